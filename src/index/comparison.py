@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _FIXED = "task.created_sequence, owner.text, task.unique_token"
-_NAMED = "type.text, pool.text, server.text, shape.text"
-_NOT_COMPARED = {"created_sequence", "owner", "unique_token", "type", "pool", "server", "shape"}
+_NAMED = ("owner", "type", "pool", "server", "slot", "shape")
+"""Columns with numbers of names."""
+_NOT_COMPARED = {"created_sequence", "unique_token", *_NAMED}
 
 
 class ComparedTask(NamedTuple):
@@ -25,16 +26,15 @@ def compared_tasks(connection: sqlite3.Connection) -> Iterator[ComparedTask]:
     """Yield all tasks of a file, oldest first. Raises sqlite3.Error."""
     info = connection.execute("PRAGMA table_info(tasks)").fetchall()
     columns = ", ".join(f"task.{column[1]}" for column in info if column[1] not in _NOT_COMPARED)
-    joined = " ".join(
-        f"LEFT JOIN names AS {name} ON {name}.id = task.{name}" for name in ("owner", "type", "pool", "server", "shape")
-    )
+    joined = " ".join(f"LEFT JOIN names AS {name} ON {name}.id = task.{name}" for name in _NAMED)
     lists = ", ".join(
         f"(SELECT group_concat(told, char(10)) FROM (SELECT {column} AS told FROM {table} AS one"
         f" WHERE one.created_sequence = task.created_sequence ORDER BY 1))"
         for table, column in (("attributes", "attribute"), ("children", "parent"), ("batches", "one.id || ' ' || size"))
     )
+    names = ", ".join(f"{name}.text" for name in _NAMED)
     query = (
-        f"SELECT {_FIXED}, {_NAMED}, {columns}, view.view, {lists} FROM tasks AS task {joined}"
+        f"SELECT {_FIXED}, {names}, {columns}, view.view, {lists} FROM tasks AS task {joined}"
         " LEFT JOIN views AS view ON view.created_sequence = task.created_sequence ORDER BY task.created_sequence"
     )
     for sequence, owner, unique, *rest in connection.execute(query):

@@ -58,7 +58,6 @@ MOST_CACHED = 30_000
 """Flows and failures kept in memory after their rows were written. These are read again if they are needed again."""
 MOST_SHAPES_CACHED = 100
 """Owners whose fingerprints are kept in memory, likewise."""
-MOST_TOKENS = 10_000
 
 # Keys of a flow. Append only: a file has them.
 SUBMITTED, STARTED, ATTEMPTS, ATTEMPTS_FAILED, RETURNED, FINISHED, FAILED, CANCELLED, RETRIED, WAITING, RUNNING = range(
@@ -129,6 +128,8 @@ ADD_COUNTS = f"INSERT INTO counts VALUES (?, ?, ?, ?, {_MARKS}) ON CONFLICT DO U
 ADD_SUMS = f"INSERT INTO sums VALUES (?, ?, {_MARKS}) ON CONFLICT DO UPDATE SET {_UPSERT}"
 DELETE_COUNTS = f"DELETE FROM counts WHERE owner = ? AND type = ? AND pool = ? AND server = ? AND {_EMPTY}"
 DELETE_SUMS = f"DELETE FROM sums WHERE dimension = ? AND value = ? AND {_EMPTY}"
+DELETE_OWNERS = """DELETE FROM owners WHERE NOT EXISTS (SELECT 1 FROM counts WHERE counts.owner = owners.owner)
+ AND owner NOT IN (SELECT owner FROM figures)"""
 STORE_FIGURES = """INSERT INTO figures (unit, start, owner, total, flows, failures) VALUES (?, ?, ?, ?, ?, ?)
  ON CONFLICT (unit, start, owner) DO UPDATE SET total = excluded.total, flows = excluded.flows,
  failures = excluded.failures"""
@@ -304,12 +305,11 @@ class Figures:
         If the transaction fails, this object must be replaced by a new one. The second argument is ignored.
         """
         pending, self._pending = self._pending, Pending()
+        self._tokens = {}  # so the owners of all that is stored are in `pending`: an owner's row may have been deleted
         now = self._now()
         return lambda connection, _: self._tables.store(connection, pending, now)
 
     def _token(self, subject: str) -> str:
-        if len(self._tokens) >= MOST_TOKENS:
-            self._tokens.clear()
         found = self._tokens[subject] = owner_token(subject)
         self._pending.owners[found] = subject
         return found
@@ -510,12 +510,14 @@ class Tables:
         connection.executemany(STORE_SHAPE, rows)
 
     def _prune(self, connection: sqlite3.Connection, oldest_minute: int) -> None:
-        """Delete minutes before the oldest one, and hours and shapes that are older than all tasks."""
+        """Delete minutes before the oldest one, and hours, shapes and owners that are older than all tasks."""
         connection.execute("DELETE FROM figures WHERE unit = ? AND start < ?", (MINUTE, oldest_minute))
         oldest = oldest_minute * _MINUTE
         found = connection.execute("SELECT created_at FROM tasks ORDER BY created_sequence LIMIT 1").fetchone()
         oldest = max(min(oldest, found[0]) if found else oldest, oldest - HOURS_KEPT // _MICROSECOND)
-        connection.execute("DELETE FROM figures WHERE unit = ? AND start < ?", (HOUR, oldest // (60 * _MINUTE)))
+        older = (HOUR, oldest // (60 * _MINUTE))
+        if connection.execute("DELETE FROM figures WHERE unit = ? AND start < ?", older).rowcount:
+            connection.execute(DELETE_OWNERS)
         if connection.execute("DELETE FROM shapes WHERE last < ?", (oldest,)).rowcount:
             self._shapes.clear()
 

@@ -379,8 +379,9 @@ class Indexer(Service):
                 copy.with_name(copy.name + suffix).unlink(missing_ok=True)
 
     async def _flush(self, index: TaskIndex) -> None:
-        if index.position > index.stored:
-            changes = index.take()
+        first = self._known_extent().first
+        if index.position > index.stored or first > index.first_sequence:
+            changes = index.take(first)
             started = time.perf_counter()
             await self._write(index.write, changes)
             metrics.index_flush_seconds.observe(time.perf_counter() - started)
@@ -394,8 +395,9 @@ class Indexer(Service):
 
     async def _prune(self, index: TaskIndex) -> None:
         with contextlib.suppress(StoreError):
-            first = (await self._extents.get(None)).first
-            while await self._write(index.prune, first):
+            await self._extents.get(None)
+            await self._flush(index)
+            while await self._write(index.prune):
                 await self._flush(index)
 
     async def _write(self, work: Callable[..., T], *given: object) -> T:

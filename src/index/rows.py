@@ -104,9 +104,31 @@ class Names:
             known[text] = found[0]
         return known
 
+    def remove_unused(self, connection: sqlite3.Connection, after: int, most: int) -> int:
+        """Remove those of the next `most` names that nothing has, within the caller's transaction.
 
-def write_rows(connection: sqlite3.Connection, rows: Sequence[TaskRow], names: Names) -> None:
-    """Store rows, within the caller's transaction. Raises sqlite3.Error."""
+        Return the number of the last one looked at, to continue from; 0 after the last name. Raises sqlite3.Error.
+        """
+        looked_at = connection.execute(_NAMES, (after, most)).fetchall()
+        unused = [(number, text) for number, text, is_used in looked_at if not is_used]
+        connection.executemany("DELETE FROM names WHERE id = ?", [(number,) for number, _ in unused])
+        for _, text in unused:
+            self._known.pop(text, None)
+        return int(looked_at[-1][0]) if len(looked_at) == most else 0
+
+
+_NAMED = (("owner", ""), ("type", ""), ("pool", ""), ("server", ""), ("slot", "slot <> 0 AND "), ("shape", ""))
+"""Columns with names, each with the condition of its index."""
+_USES = " OR ".join(
+    f"EXISTS (SELECT 1 FROM tasks INDEXED BY task_{column} WHERE {where}{column} = names.id)"
+    for column, where in _NAMED
+)
+_NAMES = f"""SELECT id, text, {_USES} OR EXISTS (SELECT 1 FROM batches WHERE owner = names.id) FROM names
+ WHERE id > ? ORDER BY id LIMIT ?"""
+
+
+def write_rows(connection: sqlite3.Connection, rows: Sequence[TaskRow], names: Names) -> int:
+    """Store rows, within the caller's transaction; return how many more tasks there are. Raises sqlite3.Error."""
     shapes = [shape_of(row.view) for row in rows]
     texts = {"", *shapes}
     for ref, view, is_new, _ in rows:
@@ -127,17 +149,23 @@ def write_rows(connection: sqlite3.Connection, rows: Sequence[TaskRow], names: N
         else:
             updated.append((*changing, key))
             changed_views.append((encode(view), key))
+    replaced = 0
     if inserted:
-        _insert(connection, inserted)
+        replaced = _insert(connection, inserted)
         connection.executemany(INSERT_VIEW, new_views)
         _insert_extras(connection, rows, numbers)
     if updated:
         connection.executemany(UPDATE_TASK, updated)
         connection.executemany(UPDATE_VIEW, changed_views)
+    return len(inserted) - replaced
 
 
-def _insert(connection: sqlite3.Connection, inserted: Sequence[tuple[object, ...]]) -> None:
-    """Insert tasks; one that was submitted again after its first history had aged out replaces the old row."""
+def _insert(connection: sqlite3.Connection, inserted: Sequence[tuple[object, ...]]) -> int:
+    """Insert tasks; one that was submitted again after its first history had aged out replaces the old row.
+
+    Return how many were replaced.
+    """
+    replaced = 0
     connection.execute("SAVEPOINT inserted")
     try:
         connection.executemany(INSERT_TASK, inserted)
@@ -150,8 +178,10 @@ def _insert(connection: sqlite3.Connection, inserted: Sequence[tuple[object, ...
             ).fetchone()
             if found is not None:
                 delete_rows(connection, [found[0]])
+                replaced += 1
             connection.execute(INSERT_TASK, row)
     connection.execute("RELEASE inserted")
+    return replaced
 
 
 def _insert_extras(connection: sqlite3.Connection, rows: Sequence[TaskRow], numbers: Mapping[str, int]) -> None:

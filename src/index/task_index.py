@@ -2,6 +2,10 @@
 
 Events are folded in memory, and the rows of all tasks that changed are written at once, with the checkpoint. Whatever
 was folded and not written is folded again after a crash: an event at or before the checkpoint changes nothing.
+
+A task of which the log has no event any more is gone. The fold decides that, in `take`, and ignores the task's later
+events. `prune` removes rows after `write` has stored what was folded before the decision, so no row is removed that has
+events in memory, and none is changed that was removed.
 """
 
 from __future__ import annotations
@@ -30,6 +34,9 @@ MOST_ACTIVE = 10_000
 ROWS_AT_ONCE = 128
 """Rows that are made before SQLite stores them: Python's lock is held meanwhile, so other threads wait."""
 PRUNED_AT_ONCE = 500
+"""Tasks that one call removes."""
+NAMES_AT_ONCE = 2_000
+"""Names that one call looks at: more than the names of PRUNED_AT_ONCE tasks, so unused ones do not pile up."""
 SUBMITTED = word_of(TaskSubmitted)
 
 
@@ -43,13 +50,22 @@ class Observer(Protocol):
         """Return a function that stores all that was observed since the last call; it may run in another thread."""
 
 
+class Part(NamedTuple):
+    """Changes in which each task has one history."""
+
+    rows: dict[TaskRef, TaskRow]
+    observed: Sequence[Callable[[sqlite3.Connection, Names], None]]
+
+
 class Changes(NamedTuple):
     """What a flush stores."""
 
-    rows: dict[TaskRef, TaskRow]
+    parts: Sequence[Part]
+    """In the order of the log. More than one only if a task was submitted again after its history had aged out."""
     last: Position | None
     """The last event folded; None: none was."""
-    observed: Sequence[Callable[[sqlite3.Connection, Names], None]]
+    first_sequence: int
+    """Tasks whose last event is before it are gone."""
 
 
 class Checkpoint(NamedTuple):
@@ -65,7 +81,7 @@ class Checkpoint(NamedTuple):
 class TaskIndex:
     """One index file as its writer sees it.
 
-    `fold` and `take` belong to one thread, `load`, `write` and `prune` to another or the same.
+    `fold` and `take` belong to one thread; `load`, `write` and `prune` to another or the same, one call at a time.
     """
 
     def __init__(self, connection: sqlite3.Connection, epoch: str = "", boot: str = "") -> None:
@@ -83,14 +99,22 @@ class TaskIndex:
         """Tasks in the file."""
         self._last: Position | None = None
         self._changed: dict[TaskRef, TaskRow] = {}
+        self._parts: list[Part] = []
+        """Changes before those."""
         self._writing: dict[TaskRef, TaskRow] = {}
-        """The changes that are being stored."""
+        """The changes in `_parts`, and those that are being stored."""
         self._active: dict[TaskRef, TaskView] = {}
+        self.first_sequence = 0
+        """Tasks whose last event is before it are gone: for the fold."""
+        self._pruned_before = 0
+        """Likewise, for `prune`: the file has all that was folded before the fold's number was set."""
+        self._name = 0
+        """The name that `prune` looked at last."""
 
     @property
     def changed(self) -> int:
         """Tasks that changed since the last `take`."""
-        return len(self._changed)
+        return len(self._changed) + sum(len(part.rows) for part in self._parts)
 
     def missing(self, positions: Iterable[Position]) -> set[TaskRef]:
         """Return the tasks whose views `fold` needs and `load` must read first."""
@@ -139,14 +163,17 @@ class TaskIndex:
         extras: Extras | None = None
         before: TaskView | None = None
         is_new = isinstance(event, TaskSubmitted)
-        if is_new:
-            pass  # if the task has rows, its first history has aged out
+        if is_new:  # if the task has rows, its first history has aged out
+            if ref in self._changed:
+                self._end_part()
         elif (row := self._changed.get(ref)) is not None:
             before, is_new, extras = row.view, row.is_new, row.extras
         elif (row := self._writing.get(ref)) is not None:
             before = row.view
         else:
             before = self._active.get(ref) or loaded.get(ref)
+        if before is not None and before.sequence < self.first_sequence:
+            before = None
         view = fold(before, stored)
         if view is None:
             return  # its submission is past the retention
@@ -156,71 +183,88 @@ class TaskIndex:
         for observer in self.observers:
             observer.observe(before, stored, view)
 
-    def take(self) -> Changes:
-        """Return what changed since the last call; `write` must be called with it before the next one."""
-        rows, self._changed = self._changed, {}
-        self._writing = rows
+    def _end_part(self) -> None:
+        if self._changed:
+            self._parts.append(Part(self._changed, [observer.take() for observer in self.observers]))
+            self._writing |= self._changed
+            self._changed = {}
+
+    def take(self, first_sequence: int = 0) -> Changes:
+        """Return what changed since the last call; `write` must be called with it before the next one.
+
+        `first_sequence`: of the log now. Tasks whose last event is before it are gone.
+        """
+        self.first_sequence = max(self.first_sequence, first_sequence)
+        self._end_part()
+        parts, self._parts = self._parts, []
+        self._writing = {ref: row for part in parts for ref, row in part.rows.items()}
         active = self._active
-        for ref, row in rows.items():
+        for ref, row in self._writing.items():
             active.pop(ref, None)
             if row.view.status in ACTIVE:
                 active[ref] = row.view
         while len(active) > MOST_ACTIVE:
             del active[next(iter(active))]
-        return Changes(rows, self._last, [observer.take() for observer in self.observers])
+        return Changes(parts, self._last, self.first_sequence)
 
     def write(self, changes: Changes) -> None:
         """Store changes and the checkpoint in one transaction.
 
         Raises sqlite3.Error: nothing is stored then, and the fold must begin again with a new TaskIndex.
         """
-        if changes.last is None:
-            return
-        if not changes.rows:
-            self.stored = changes.last.sequence  # fences only: a transaction would store nothing that anybody reads
-            return
+        if changes.last is not None and changes.parts:
+            self._store(changes.parts, changes.last)
+        if changes.last is not None:  # fences only: a transaction would store nothing that anybody reads
+            self.stored = changes.last.sequence
+        self._pruned_before = changes.first_sequence
+
+    def _store(self, parts: Sequence[Part], last: Position) -> None:
         connection = self._connection
+        added = 0
         connection.execute("BEGIN IMMEDIATE")
         try:
-            rows = list(changes.rows.values())
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                write_rows(connection, rows[start : start + ROWS_AT_ONCE], self._names)
-            for write in changes.observed:
-                write(connection, self._names)
-            checkpoint = Checkpoint(changes.last.sequence, self._epoch, digest(changes.last), self._boot)
-            store_checkpoint(connection, checkpoint)
+            for part in parts:
+                rows = list(part.rows.values())
+                for start in range(0, len(rows), ROWS_AT_ONCE):
+                    added += write_rows(connection, rows[start : start + ROWS_AT_ONCE], self._names)
+                for write in part.observed:
+                    write(connection, self._names)
+            store_checkpoint(connection, Checkpoint(last.sequence, self._epoch, digest(last), self._boot))
             connection.execute("COMMIT")
         except BaseException:
             self._names.forget()
             connection.rollback()
             raise
-        self.stored = changes.last.sequence
-        self.rows += sum(row.is_new for row in rows)
+        self.rows += added
 
     def apply(self, positions: Sequence[Position]) -> None:
         """Fold events, with the views that the file has. Raises UnreadableEvent and sqlite3.Error."""
         self.fold(positions, self.load(self.missing(positions)))
 
-    def flush(self) -> None:
-        """Store all changes. Raises sqlite3.Error."""
-        self.write(self.take())
+    def flush(self, first_sequence: int = 0) -> None:
+        """Store all changes. Raises sqlite3.Error. `first_sequence`: as for `take`."""
+        self.write(self.take(first_sequence))
 
-    def prune(self, first_sequence: int) -> int:
-        """Remove up to PRUNED_AT_ONCE tasks of which the log has no event any more; return how many."""
+    def prune(self) -> int:
+        """Remove up to PRUNED_AT_ONCE tasks that are gone, and names without a task; return how many tasks.
+
+        Raises sqlite3.Error; nothing is removed then.
+        """
         connection = self._connection
-        found = connection.execute(
-            "SELECT created_sequence FROM tasks WHERE created_sequence < ? AND sequence < ?"
-            " ORDER BY created_sequence LIMIT ?",
-            (first_sequence, first_sequence, PRUNED_AT_ONCE),
-        ).fetchall()
-        if found:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                delete_rows(connection, [key for (key,) in found])
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.rollback()
-                raise
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            found = connection.execute(
+                "SELECT created_sequence FROM tasks WHERE created_sequence < ? AND sequence < ?"
+                " ORDER BY created_sequence LIMIT ?",
+                (self._pruned_before, self._pruned_before, PRUNED_AT_ONCE),
+            ).fetchall()
+            delete_rows(connection, [key for (key,) in found])
+            self._name = self._names.remove_unused(connection, self._name, NAMES_AT_ONCE)
+            connection.execute("COMMIT")
+        except BaseException:
+            self._names.forget()
+            connection.rollback()
+            raise
         self.rows -= len(found)
         return len(found)
 

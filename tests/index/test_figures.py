@@ -303,6 +303,23 @@ def test_minutes_are_kept_for_25_hours_and_hours_as_long_as_the_oldest_task(conn
     assert kept == [(MINUTE, THIS_MINUTE + 26 * 60), (HOUR, THIS_MINUTE // 60 + 26)]  # `tasks` has no older one
 
 
+def test_owners_go_with_their_last_figures_and_come_back_with_new_ones(connection: sqlite3.Connection) -> None:
+    def owners() -> list[str]:
+        return [subject for (subject,) in connection.execute("SELECT subject FROM owners ORDER BY 1")]
+
+    now = NOW
+    kept = Figures(lambda: now)
+    store(connection, observed([task(owner="alice"), task(owner="bob")]), kept)
+    connection.execute("DELETE FROM counts WHERE owner = 'alice'")  # her tasks have aged out
+
+    now = NOW + timedelta(hours=26)
+    store(connection, [], kept)
+    assert owners() == ["bob"], "his task is still there, its figures are not"
+
+    store(connection, observed([task(owner="alice")]), kept)
+    assert owners() == ["alice", "bob"]
+
+
 def test_a_late_event_of_a_minute_that_is_not_kept_changes_its_hour_only(connection: sqlite3.Connection) -> None:
     store(connection, observed([task()]), Figures(lambda: NOW + timedelta(hours=26)))
 

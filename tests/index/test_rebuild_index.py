@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from taskstream.backup.rebuild_index import rebuild_index
+from taskstream.events.ids import TaskRef
 from taskstream.index import files
-from taskstream.index.comparison import IndexDifference
+from taskstream.index.comparison import ComparedTask, IndexDifference, compared_tasks
 from taskstream.index.schema import connect
 from taskstream.index.snapshots import IndexSnapshots
+from taskstream.index.task_index import TaskIndex
 from testkit.histories import claim, give, ref, submission, success
 from testkit.service import Service, running_service
+
+from ..deciders.support import started, submitted
+from .test_task_index import log_of, opened
 
 
 @pytest.fixture
@@ -77,3 +82,20 @@ def test_files_that_no_process_has_used_for_a_day_are_deleted(tmp_path: Path) ->
 
     assert {path.name for path in files.files_in(tmp_path)} == {"index-0.sqlite", "index-2.sqlite"}
     held.release()
+
+
+def test_the_order_of_names_is_no_difference(tmp_path: Path) -> None:
+    tasks = {}
+    for number in range(2):
+        events = [submitted(), started(1, f"s{number}")]
+        tasks[number] = log_of(TaskRef("alice", f"{number:026d}"), *events, first=1 + 2 * number)
+
+    def compared(folder: Path, *servers: str) -> list[ComparedTask]:
+        with closing(opened(folder)) as connection:
+            connection.executemany("INSERT INTO names (text) VALUES (?)", [(server,) for server in servers])
+            index = TaskIndex(connection)
+            index.apply([*tasks[0], *tasks[1]])
+            index.flush()
+            return list(compared_tasks(connection))
+
+    assert compared(tmp_path / "one", "s0", "s1") == compared(tmp_path / "other", "s1", "s0")
