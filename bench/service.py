@@ -61,6 +61,7 @@ class Bench:
             "LOG_LEVEL": "warning",
             "USER_STREAMS": "0",
             "NATS_URL": self.nats.url,
+            "INDEX_DIR": str(self.folder / "index"),
         }
         return Process(name, python("taskstream", *arguments), environment(own | settings), self.folder / f"{name}.log")
 

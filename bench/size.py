@@ -26,6 +26,7 @@ STORED = ("TASKS", "KV_tasks", "DISPATCH")
 RATE_TASKS = 3_000
 LIST_CALLS = 300
 SETTLE_SECONDS = 3.0
+INDEX_SECONDS = 1_800.0
 REPORT_SECONDS = 10.0
 LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "own": (BIG_OWNER, "user", {}),
@@ -40,8 +41,26 @@ LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "everybodys": ("root", "admin", {}),
     "everybodys_failed": ("root", "admin", {"status": "FAILED"}),
     "everybodys_active": ("root", "admin", {"status": "WAITING,PROCESSING"}),
+    "everybodys_of_a_server": ("root", "admin", {"server": "gpu-3"}),
+    "everybodys_of_a_kind": ("root", "admin", {"kind": "rejected"}),
+    "everybodys_by_error": ("root", "admin", {"error": "no such model"}),
+    "everybodys_retried": ("root", "admin", {"attempts": "2"}),
+    "everybodys_of_an_hour": ("root", "admin", {"createdSince": "2h", "createdBefore": "1h"}),
+    "everybodys_by_end": ("root", "admin", {"sort": "-ended"}),
+    "everybodys_by_duration": ("root", "admin", {"sort": "-duration"}),
+    "own_failed_of_a_type_and_server": (BIG_OWNER, "user", {"status": "FAILED", "type": "image", "server": "gpu-3"}),
 }
 """The user, the role and the query of each list."""
+STATISTICS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "own": (BIG_OWNER, "user", {}),
+    "everybodys": ("root", "admin", {}),
+    "of_a_type": ("root", "admin", {"type": "image"}),
+    "by_type": ("root", "admin", {"by": "type"}),
+    "by_server": ("root", "admin", {"by": "server"}),
+    "by_owner": ("root", "admin", {"by": "owner"}),
+}
+"""Likewise of `/api/stats`."""
+STATISTICS_CALLS = 100
 
 
 async def measure(options: argparse.Namespace) -> Runs:
@@ -76,20 +95,27 @@ async def measure(options: argparse.Namespace) -> Runs:
         bench.processes["worker"].start()
         await until_ok(bench.worker_ready)
         add(await service.catch_up(events))
+        add({"index_current_after_filling_seconds": await service.index_current()})
         await asyncio.sleep(SETTLE_SECONDS)
+        add({"index_bytes_per_task": service.index_bytes() / tasks})
         add(bench.growth("after_filling", "task_after_filling", before, tasks))
         for name, used in service.disk_bytes().items():
             add({f"disk_bytes_per_task_{name}": (used - disk_before[name]) / tasks})
 
         add(await _rates(bench, runs))
         for name, wanted in LISTS.items():
-            add(await service.list_times(name, *wanted))
+            add(await service.times(f"list_{name}", "tasks", LIST_CALLS, *wanted))
+        for name, wanted in STATISTICS.items():
+            add(await service.times(f"stats_{name}", "stats", STATISTICS_CALLS, *wanted))
         for names in [*((name,) for name in IN_ORDER), IN_ORDER]:
             await service.restart(*names)
             what = "all" if len(names) > 1 else names[0]
             add({f"restart_{what}_ready_seconds": await service.ready()})
             add({f"restart_{what}_task_done_seconds": await service.task_done()})
         await bench.rate(RATE_TASKS)
+        await service.remove_index()
+        add({"index_lost_ready_seconds": (seconds := await service.ready())})
+        add({"index_lost_current_seconds": seconds + await service.index_current()})
         await asyncio.sleep(SETTLE_SECONDS)
         add(bench.growth("after_restart", "task_after_restart", before, tasks))
         add(await service.rebuild(events))
@@ -121,18 +147,39 @@ class Service:
             "projected_events_per_cpu_second": events / (self._bench.cpu_seconds()["worker"] - cpu_before),
         }
 
-    async def list_times(self, name: str, user: str, role: str, query: dict[str, str]) -> dict[str, float]:
-        """Ask for the first page of a list many times, one after another."""
+    async def index_current(self) -> float:
+        """Wait until the index of the API is current; return the seconds that took."""
+        started = time.perf_counter()
+        async with asyncio.timeout(INDEX_SECONDS):
+            while (await self._bench.get(f"{self._bench.url}/health/ready"))["index"]["state"] != "current":
+                await asyncio.sleep(0.1)
+        return time.perf_counter() - started
+
+    def index_bytes(self) -> float:
+        """Return the size of the index files."""
+        return float(sum(path.stat().st_size for path in self._bench.folder.glob("**/index-*.sqlite*")))
+
+    async def remove_index(self) -> None:
+        """Kill the API, remove its index, and start it again."""
+        api = self._bench.processes["api"]
+        api.kill()
+        self._killed_at = time.perf_counter()
+        for path in self._bench.folder.glob("**/index-*.sqlite*"):
+            path.unlink()
+        api.start()
+
+    async def times(
+        self, name: str, path: str, calls: int, user: str, role: str, query: dict[str, str]
+    ) -> dict[str, float]:
+        """Ask for the same thing many times, one call after another; of lists also count the entries."""
         headers = self._bench.headers(user, role)
         times = []
-        for _ in range(LIST_CALLS):
+        for _ in range(calls):
             started = time.perf_counter()
-            page = await self._bench.get(f"{self._bench.url}/api/tasks", headers, **query)
+            found = await self._bench.get(f"{self._bench.url}/api/{path}", headers, **query)
             times.append((time.perf_counter() - started) * 1000)
-        return {
-            f"list_{name}_entries": len(page["tasks"]),
-            **percentiles(f"list_{name}", times),
-        }
+        entries = {f"{name}_entries": float(len(found["tasks"]))} if path == "tasks" else {}
+        return entries | percentiles(name, times)
 
     async def restart(self, *names: str) -> None:
         """Kill processes, and start them again in their order."""
