@@ -79,8 +79,7 @@ class BackendClient:
 
         try:
             request = dialect.predict(server, call)
-            request = replace(request, headers={"Idempotency-Key": idempotency_key(call), **request.headers})
-            headers = {**call.trace.headers(), **request.headers}
+            headers = {**call.trace.headers(), "Idempotency-Key": idempotency_key(call), **request.headers}
             async with (
                 asyncio.timeout(seconds_left),
                 await ask(self._session, request.method, request.url, headers, request.body or b"") as response,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -20,12 +21,19 @@ E = TypeVar("E", bound=Event)
 
 _encoder = msgspec.json.Encoder()
 
+REMEMBERED = 1_024
+"""Decoded events of tasks kept in memory, about 2 KB each: several readers of one process decode the same ones."""
+MOST_REMEMBERED_BYTES = 2_048
+"""A longer event is decoded each time."""
+
 
 class Codec(Generic[E]):
     """Encodes and decodes the events of one vocabulary. Unknown fields are passed over: the writer may be newer."""
 
-    def __init__(self, recorded_type: Any) -> None:
+    def __init__(self, recorded_type: Any, remembered: int = 0) -> None:
+        """`remembered`: how many decoded events are kept. Nobody changes an event, so readers may share it."""
         self._decoder: msgspec.json.Decoder[Recorded[E]] = msgspec.json.Decoder(recorded_type)
+        self._decode_once = lru_cache(maxsize=remembered)(self._decoder.decode)
 
     def encode(self, recorded: Recorded[E]) -> bytes:
         """Return the JSON of an event, without line breaks: the texts of others in it may have some."""
@@ -34,12 +42,12 @@ class Codec(Generic[E]):
     def decode(self, data: bytes) -> Recorded[E]:
         """Return the event. Raises msgspec.MsgspecError where it is none of this vocabulary."""
         try:
-            return self._decoder.decode(data)
+            return self._decode_once(data) if len(data) <= MOST_REMEMBERED_BYTES else self._decoder.decode(data)
         except UnicodeDecodeError as error:
             raise msgspec.DecodeError(str(error)) from None
 
 
-task_codec: Codec[TaskEvent] = Codec(Recorded[TaskEvent])
+task_codec: Codec[TaskEvent] = Codec(Recorded[TaskEvent], REMEMBERED)
 server_codec: Codec[ServerEvent] = Codec(Recorded[ServerEvent])
 type_codec: Codec[TypeEvent] = Codec(Recorded[TypeEvent])
 pool_codec: Codec[PoolEvent] = Codec(Recorded[PoolEvent])

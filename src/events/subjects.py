@@ -21,6 +21,7 @@ scheduler.backlog        scheduler.explain                its backlog report, an
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from . import task as tasks
@@ -55,6 +56,7 @@ READY_RETRIES = ("due.retry.*.*.*.*", "dispatch.{{wildcard(1)}}.{{wildcard(2)}}.
 """The same from RETRIES."""
 
 
+@lru_cache(maxsize=1_024)
 def server_token(server_id: str) -> str:
     return token(server_id) if server_id else NO_SERVER
 

@@ -17,6 +17,8 @@ REST_SECONDS = 1.0
 LONGEST_SECONDS = 2.0
 """Longest time between an event and the view that reflects it, also if the task never rests. Readers that need a
 current projection wait a little longer than this."""
+GATHER_SECONDS = 0.1
+"""How long views that are due wait for others: they are looked for, and the checkpoint is written, once for all."""
 MOST_UNWRITTEN = 10_000
 """Tasks that wait for their view to be written; of more, the oldest are due at once."""
 MOST_UNWRITTEN_BYTES = 32 * 1024 * 1024
@@ -90,8 +92,9 @@ class Unwritten:
 
     @property
     def next_at(self) -> float | None:
-        """When the next task is due; None if none is unwritten."""
-        return min((task.due_at for task in self._tasks.values()), default=None)
+        """When the next tasks are to be taken; None if none is unwritten."""
+        due_at = min((task.due_at for task in self._tasks.values()), default=None)
+        return None if due_at is None else due_at + GATHER_SECONDS
 
     def _oldest(self) -> list[TaskRef]:
         """Return the oldest tasks, so many that half of what is allowed is left."""

@@ -306,7 +306,7 @@ REPORTS = apart(0.1, REPORT) * 200
         pytest.param([*BEGUN, *AGAIN, *apart(0, success())], 1, 0, id="retried"),
         pytest.param([*BEGUN, *apart(5, success())], 2, 2, id="long"),
         pytest.param(apart(0, submission(), 5, claim(), 5, success()), 3, 4, id="long in the queue, and long"),
-        pytest.param([*BEGUN, *REPORTS, *apart(0.1, success())], 11, 2, id="200 reports"),
+        pytest.param([*BEGUN, *REPORTS, *apart(0.1, success())], 10, 2, id="200 reports"),
         pytest.param([*BEGUN, *apart(0, success(), 5, task.DeleteTask(reason="old"))], 2, 0, id="deleted later"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from taskstream.projections import unwritten
-from taskstream.projections.unwritten import LONGEST_SECONDS, REST_SECONDS, Unwritten
+from taskstream.projections.unwritten import GATHER_SECONDS, LONGEST_SECONDS, REST_SECONDS, Unwritten
 from testkit.histories import ref
 
 
@@ -54,10 +54,11 @@ def test_a_view_is_due_at_its_tasks_end_or_rest_and_never_later_than_it_may_be(
         tasks.add(ref(number), sequence, size, now, has_ended=has_ended)
         now += pause
 
-        assert tasks.next_at == min(
+        first_due_at = min(
             -math.inf if one.has_ended else min(one.last_at + REST_SECONDS, one.first_at + LONGEST_SECONDS)
             for one in model.values()
         )
+        assert tasks.next_at == first_due_at + GATHER_SECONDS
         due = {number for number, one in model.items() if one.is_due(now)}
         assert set(tasks.take_due(now)) == {ref(number) for number in due}
         model = {number: one for number, one in model.items() if number not in due}
@@ -66,6 +67,17 @@ def test_a_view_is_due_at_its_tasks_end_or_rest_and_never_later_than_it_may_be(
 
     assert {*tasks.take_all()} == {ref(number) for number in model}
     assert (tasks.next_at, tasks.first_sequence) == (None, None)
+
+
+def test_tasks_that_rest_one_after_another_are_taken_together() -> None:
+    tasks = Unwritten()
+    for number in range(1_000):
+        tasks.add(ref(number), number + 1, 100, number / 1_000, has_ended=False)
+    taken = []
+    while (at := tasks.next_at) is not None:
+        taken.append(len(tasks.take_due(at)))
+    assert sum(taken) == 1_000
+    assert len(taken) <= 1 + 1 / GATHER_SECONDS
 
 
 @pytest.mark.parametrize(("most", "most_bytes"), [(10, 1_000_000), (1_000_000, 1_000)])

@@ -349,14 +349,14 @@ async def test_a_health_check_that_cannot_be_sent_says_nothing_about_the_server(
 OUT_OF_DESCRIPTORS = """
 import asyncio, os, resource, sys
 from datetime import UTC, datetime, timedelta
-import aiohttp
 from msgspec import Raw
 from taskstream.backends.client import BackendClient
 from taskstream.backends.dialects.dialect import Call
 from taskstream.events.server import ServerRegistered
+from taskstream.wire.connections import open_session
 
 async def main():
-    async with aiohttp.ClientSession() as session:
+    async with open_session() as session:
         client = BackendClient(session, 1000, 5.0)
         call = Call(task_id="t", task_type="d", attempt=1, payload=Raw(b"1"), callback_url="", callback_token="",
                     deadline=datetime.now(UTC) + timedelta(seconds=20))

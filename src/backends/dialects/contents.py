@@ -94,6 +94,8 @@ def _file(media_type: str, body: bytes) -> File:
 
 
 def _content_type(reply: Reply) -> str:
+    if (found := reply.headers.get("Content-Type")) is not None:
+        return found
     return next((value for name, value in reply.headers.items() if name.lower() == "content-type"), "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import cast
 
 from nats.aio.msg import Msg
@@ -23,6 +24,9 @@ from ...streams.tail import Tail
 from ...streams.topology.definitions import TASKS
 from ..attempts.runner import ReadyTask
 from .ended_tasks import EndedTasks
+
+SOURCES_REMEMBERED = 16
+"""One message is asked for its source several times in a row."""
 
 
 class ReadyTasks:
@@ -106,7 +110,12 @@ def _queued_by(message: Msg) -> tuple[TaskRef, Stored[TaskEvent] | None]:
 
 def _source(message: Msg) -> tuple[str, int, TaskRef]:
     """Return stream, sequence and task of the message that JetStream copied into DISPATCH."""
-    stream, sequence, *_, subject, _ = message.headers["Nats-Stream-Source"].split(" ")  # type: ignore[index]
+    return _read_source(message.headers["Nats-Stream-Source"])  # type: ignore[index]
+
+
+@lru_cache(maxsize=SOURCES_REMEMBERED)
+def _read_source(header: str) -> tuple[str, int, TaskRef]:
+    stream, sequence, *_, subject, _ = header.split(" ")
     if stream == TASKS:
         return stream, int(sequence), task_ref(subject)
     _, _, _, _, owner, unique = subject.split(".")

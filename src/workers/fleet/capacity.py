@@ -39,6 +39,11 @@ class ServerCapacity(Struct, frozen=True, kw_only=True):
         return max(0, self.candidate.capacity - self.candidate.running)
 
     @property
+    def serves(self) -> tuple[object, ...]:
+        """What it is indexed by."""
+        return self.types, self.pools, self.labels
+
+    @property
     def type_keys(self) -> Iterable[str | None]:
         return self.types or (ANY,)
 
@@ -73,17 +78,17 @@ class Capacity:
         """Add or replace a server."""
         server_id = server.candidate.server_id
         before = self._servers.get(server_id)
-        if before is not None:
-            self._count(before, -1)
-            if before.type_keys != server.type_keys:
-                self._remove_candidate(before)
-        if before is None or before.labels != server.labels:
+        if before is None or before.serves != server.serves:
             if before is not None:
-                self._unlabel(before)
+                self.remove(server_id)
             for label in server.labels.items():
                 self._labelled.setdefault(label, set()).add(server_id)
+            self._count(server, 1)
+        elif gained := server.free_slots - before.free_slots:
+            self.total_free_slots += gained
+            for pool in server.pool_keys:
+                self._free_slots[pool] += gained
         self._servers[server_id] = server
-        self._count(server, 1)
         if server.free_slots:
             self._with_free_slot.add(server_id)
             for name in server.type_keys:

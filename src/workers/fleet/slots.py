@@ -65,7 +65,8 @@ class _Load(Struct):
 
     @property
     def running(self) -> int:
-        return len(self.calls) + len(self.elsewhere) - len(self.elsewhere.keys() & self.calls)
+        calls, elsewhere = self.calls, self.elsewhere
+        return len(calls) + len(elsewhere) - len(elsewhere.keys() & calls) if elsewhere else len(calls)
 
     def forget(self, ref: TaskRef) -> None:
         """Forget a call that is over."""
@@ -258,7 +259,9 @@ class Slots:
         if load is None:
             return None
         change = load.circuit.end(ref, verdict, time.monotonic())
-        self._refresh(server_token(server_id))
+        # The success of a call that was no trial, on a server without a limit of its own, changes nothing.
+        if verdict != "success" or change is not None or load.busy.limit is not None:
+            self._refresh(server_token(server_id))
         return change
 
     def doubt(self, ref: TaskRef) -> int:
@@ -382,14 +385,14 @@ class Slots:
             self._remove(name, load)
             return
         now = time.monotonic()
-        settings = server.settings
+        settings, running = server.settings, load.running
         most = self._busy_limit(name, load, settings.max_concurrent, now)
         if load.busy.paused_until > now:
             self._remove(name, load)
             self._recheck(name, load, load.busy.paused_until)
             return
         load.circuit.record(self._shut(server, now))
-        capacity = load.circuit.capacity(load.running, most, now)
+        capacity = load.circuit.capacity(running, most, now)
         if (changes_at := load.circuit.changes_at(now)) is not None:
             self._recheck(name, load, changes_at)
         if not capacity:
@@ -400,10 +403,10 @@ class Slots:
         else:
             self._on_trial.add(name)
         if settings.overflow is not None:  # on standby its queues are still listened to
-            capacity = min(capacity, load.running + load.allowance)
+            capacity = min(capacity, running + load.allowance)
         self._capacity.put(
             ServerCapacity(
-                candidate=Candidate(server.server_id, load.running, capacity, settings.weight, load.last_choice),
+                candidate=Candidate(server.server_id, running, capacity, settings.weight, load.last_choice),
                 types=settings.types,
                 pools=frozenset(self._fleet.pools_of(server) if settings.types else ()),
                 labels=settings.labels,
