@@ -35,6 +35,11 @@ class Codec(Generic[E]):
         self._decoder: msgspec.json.Decoder[Recorded[E]] = msgspec.json.Decoder(recorded_type)
         self._decode_once = lru_cache(maxsize=remembered)(self._decoder.decode)
 
+    @property
+    def decodes(self) -> int:
+        """How many events were decoded, without those that were remembered or too long to be."""
+        return self._decode_once.cache_info().misses
+
     def encode(self, recorded: Recorded[E]) -> bytes:
         """Return the JSON of an event, without line breaks: the texts of others in it may have some."""
         return compact(_encoder.encode(recorded))

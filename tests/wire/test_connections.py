@@ -436,6 +436,28 @@ async def test_a_body_that_ends_with_a_reset_is_not_whole() -> None:
             await reading
 
 
+async def test_a_call_over_a_kept_connection_creates_no_task_and_no_timer() -> None:
+    loop = asyncio.get_running_loop()
+    async with RawServer(echo) as server, open_session() as session:
+
+        async def call() -> None:
+            async with await connections.ask(session, "POST", server.url, {}, b"x") as received:
+                assert await read_capped(received, 10) == b"x"
+                keep(received)
+
+        await call()
+        made: list[Any] = []
+        loop.set_task_factory(lambda loop, work, **options: made.append(work) or asyncio.Task(work, loop=loop))
+        call_at, loop.call_at = loop.call_at, lambda *call, **options: made.append(call) or call_at(*call, **options)
+        try:
+            await call()
+        finally:
+            loop.set_task_factory(None)
+            loop.call_at = call_at
+        assert made == []
+        assert len(server.connections) == 1
+
+
 # Any order of these
 
 Step = st.tuples(st.booleans(), st.booleans(), st.sampled_from([b"", STRAY, STRAY[:9], b"\r\n"]), st.booleans())

@@ -1,4 +1,4 @@
-"""What a task costs NATS, counted: messages in and out, events and their bytes, and writes to the bucket of views.
+"""What a task costs, counted: messages in and out of NATS, events and bytes, writes to the bucket of views, decodes.
 
 The limits are what was measured, and a margin for a busy machine. A change that exceeds one makes every task dearer.
 
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from taskstream.events.codec import task_codec
 from taskstream.projections import unwritten
 from taskstream.projections.checkpoint import CHECKPOINT
 from taskstream.streams.client.connection import Connection, open_connection
@@ -54,17 +55,19 @@ class Cost(NamedTuple):
     """In the stream of tasks, with subjects and headers."""
     view_writes: float
     """Keys written to KV_tasks, each counted as often as it was written."""
+    decodes: float
+    """Events decoded, by all parts of API and worker together: each is decoded once in a process."""
 
 
-ALONE = Cost(messages_in=10.5, messages_out=16, events=3, event_bytes=2_500, view_writes=2.5)
+ALONE = Cost(messages_in=10.5, messages_out=16, events=3, event_bytes=2_500, view_writes=2.5, decodes=3.2)
 """A task at a time: submitted, started and succeeded, each a message with an answer. Nobody shares its checkpoints."""
-IN_A_BURST = Cost(messages_in=6.5, messages_out=11, events=3, event_bytes=2_700, view_writes=1.3)
+IN_A_BURST = Cost(messages_in=6.5, messages_out=11, events=3, event_bytes=2_700, view_writes=1.3, decodes=3.2)
 """Two hundred at once, all of one owner: none is held, and their events share batches, each with one answer."""
-HELD = Cost(messages_in=9, messages_out=16, events=4.5, event_bytes=3_250, view_writes=1.5)
+HELD = Cost(messages_in=9, messages_out=16, events=4.5, event_bytes=3_250, view_writes=1.5, decodes=4.2)
 """Held until their start time: the scheduler adds an event to each, and a fence to each batch of these."""
-RETRIED = Cost(messages_in=15.5, messages_out=29, events=5, event_bytes=3_750, view_writes=1.5)
+RETRIED = Cost(messages_in=15.5, messages_out=29, events=5, event_bytes=3_750, view_writes=1.5, decodes=5.2)
 """Failed once: one more start, a failure, a timer, and a second message in the queue."""
-IN_A_BATCH = Cost(messages_in=6.5, messages_out=11, events=3, event_bytes=2_800, view_writes=1.3)
+IN_A_BATCH = Cost(messages_in=6.5, messages_out=11, events=3, event_bytes=2_800, view_writes=1.3, decodes=3.2)
 """Submitted by one request of two hundred, in one batch."""
 
 
@@ -76,7 +79,7 @@ class Counter:
         self.backend = backend
         self._connection = connection
         self._monitor_url = monitor_url
-        self._per_second = Cost(0, 0, 0, 0, 0)
+        self._per_second = Cost(0, 0, 0, 0, 0, 0)
 
     async def look(self) -> Cost:
         """Return all counts so far."""
@@ -91,6 +94,7 @@ class Counter:
             events=tasks["last_seq"],
             event_bytes=tasks["bytes"],
             view_writes=views["last_seq"],
+            decodes=task_codec.decodes,
         )
 
     async def settle(self) -> None:
