@@ -117,7 +117,8 @@ def _print_index(found: RebuiltIndex) -> None:
     for one in found.compared:
         told = one.difference
         state = (
-            f"{told.changed} changed, {told.missing} missing, {told.extra} extra: stop its process and delete the file"
+            f"{told.changed} changed, {told.missing} missing, {told.extra} extra, {told.figures} figures changed: "
+            "stop its process and delete the file"
             if told.any
             else "no differences"
         )

@@ -12,9 +12,17 @@ from tempfile import TemporaryDirectory
 import structlog
 from msgspec import Struct
 
+from ..clock import utc_now
 from ..container import Container
 from ..errors import StoreError
-from ..index.comparison import ComparedTask, IndexDifference, compared_tasks, difference
+from ..index.comparison import (
+    ComparedTask,
+    IndexDifference,
+    compared_figures,
+    compared_tasks,
+    difference,
+    differing,
+)
 from ..index.files import FileUnusable, claim, files_in
 from ..index.schema import connect
 from ..index.snapshots import IndexSnapshots, copy_file
@@ -133,10 +141,17 @@ async def _fold_to(container: Container, index: TaskIndex, end: int) -> None:
 
 
 def _compare(copy: Path, fresh: sqlite3.Connection, first: int) -> IndexDifference:
-    """Return how a file differs from a fold, apart from tasks whose beginning the log no longer has."""
+    """Return how a file differs from a fold, apart from tasks whose beginning the log no longer has.
+
+    Figures are compared while the log has its beginning: those of what has aged out remain in a file.
+    """
 
     def kept(tasks: Iterator[ComparedTask]) -> Iterator[ComparedTask]:
         return (task for task in tasks if task.created_sequence >= first)
 
     with contextlib.closing(connect(copy, read_only=True)) as found:
-        return difference(kept(compared_tasks(found)), kept(compared_tasks(fresh)))
+        different = difference(kept(compared_tasks(found)), kept(compared_tasks(fresh)))
+        if first > 1:
+            return different
+        now = utc_now()
+        return different._replace(figures=differing(compared_figures(found, now), compared_figures(fresh, now)))

@@ -1,10 +1,19 @@
-"""The comparison of two index files, task by task: names and numbers are the same whatever order they came in."""
+"""The comparison of two index files, row by row: names and numbers are the same whatever order they came in."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import NamedTuple
+
+from msgspec.structs import astuple
+
+from ..instants import EPOCH, microseconds
+from .figures import HOUR, HOURS_KEPT, MINUTE, MINUTES_KEPT, unpacked
+
+_ONE_MINUTE, _ONE_HOUR = timedelta(minutes=1), timedelta(hours=1)
+_HOUR_MICROSECONDS = 3_600_000_000
 
 _FIXED = "task.created_sequence, owner.text, task.unique_token"
 _NAMED = ("owner", "type", "pool", "server", "slot", "shape")
@@ -41,18 +50,51 @@ def compared_tasks(connection: sqlite3.Connection) -> Iterator[ComparedTask]:
         yield ComparedTask(sequence, owner, unique, tuple(rest))
 
 
+def compared_figures(connection: sqlite3.Connection, now: datetime) -> dict[tuple[object, ...], object]:
+    """Return the figures of a file that another fold of the same log must have as well. Raises sqlite3.Error.
+
+    The log must have all events that the file reflects: those that have aged out remain in figures. Older minutes than
+    MINUTES_KEPT and older hours than the first task are left out: it depends on the time of a flush whether they are
+    kept.
+    """
+    first = connection.execute("SELECT created_at FROM tasks ORDER BY created_sequence LIMIT 1").fetchone()
+    oldest = max(first[0] if first else 0, microseconds(now - HOURS_KEPT + _ONE_HOUR))
+    hour = oldest // _HOUR_MICROSECONDS
+    minute = (now - MINUTES_KEPT - EPOCH) // _ONE_MINUTE + 1
+    found: dict[tuple[object, ...], object] = {}
+    for table, keys in (("counts", 4), ("sums", 2)):
+        for row in connection.execute(f"SELECT * FROM {table}"):
+            found[table, *row[:keys]] = row[keys:]
+    for *place, total, flows, failures in connection.execute(
+        "SELECT unit, start, owner, total, flows, failures FROM figures"
+        " WHERE (unit = ? AND start >= ?) OR (unit = ? AND start >= ?)",
+        (MINUTE, minute, HOUR, hour),
+    ):
+        row = unpacked(total, flows, failures)
+        found["figures", *place] = (
+            sorted(row.total.items()),
+            sorted((key, sorted(flow.items())) for key, flow in row.flows.items()),
+            sorted((key, astuple(failed)) for key, failed in row.failures.items()),
+        )
+    for owner, shape, *rest in connection.execute("SELECT * FROM shapes WHERE last >= ?", (oldest,)):
+        found["shapes", owner, shape] = rest
+    return found
+
+
 class IndexDifference(NamedTuple):
-    """The tasks in which a file differs from a fold of the log."""
+    """The rows in which a file differs from a fold of the log."""
 
     tasks: int
     """Tasks in the fold."""
     changed: int
     missing: int
     extra: int
+    figures: int = 0
+    """Rows of figures that are changed, missing or extra."""
 
     @property
     def any(self) -> bool:
-        return bool(self.changed or self.missing or self.extra)
+        return bool(self.changed or self.missing or self.extra or self.figures)
 
 
 def difference(found: Iterator[ComparedTask], wanted: Iterator[ComparedTask]) -> IndexDifference:
@@ -72,3 +114,8 @@ def difference(found: Iterator[ComparedTask], wanted: Iterator[ComparedTask]) ->
             one = next(found, None)
         other = next(wanted, None)
     return IndexDifference(tasks, changed, missing, extra)
+
+
+def differing(found: Mapping[tuple[object, ...], object], wanted: Mapping[tuple[object, ...], object]) -> int:
+    """Return how many figures differ."""
+    return sum(found.get(key) != wanted.get(key) for key in found.keys() | wanted.keys())

@@ -485,7 +485,7 @@ class Tables:
             found = connection.execute(
                 "SELECT total, flows, failures FROM figures WHERE unit = ? AND start = ? AND owner = ?", place
             ).fetchone()
-            row = self._rows[place] = _unpacked(*found) if found else Row({}, {}, {})
+            row = self._rows[place] = unpacked(*found) if found else Row({}, {}, {})
             self._weight += 1 + len(row.flows) + len(row.failures)
         return row
 
@@ -581,5 +581,6 @@ def _packed(row: Row) -> tuple[bytes, bytes, bytes | None]:
     return _pack(row.total) if row.total else b"", _pack(row.flows), _pack(row.failures) if row.failures else None
 
 
-def _unpacked(total: bytes, flows: bytes, failures: bytes | None) -> Row:
+def unpacked(total: bytes, flows: bytes, failures: bytes | None) -> Row:
+    """Return a row from the columns of `figures`. Raises msgspec.MsgspecError."""
     return Row(unpack_flow(total) if total else {}, unpack_flows(flows), unpack_failures(failures) if failures else {})

@@ -62,6 +62,28 @@ async def test_each_kind_of_difference_is_reported(api: Service) -> None:
     assert compared.difference == IndexDifference(tasks=10, changed=2, missing=2, extra=1)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "number"),
+    [
+        ("UPDATE counts SET finished = finished - 1 WHERE owner = 'alice'", 1),
+        ("DELETE FROM sums WHERE dimension = 'all'", 1),
+        ("UPDATE figures SET flows = x'80' WHERE unit = 0", "minutes"),
+        ("DELETE FROM figures WHERE unit = 1", "hours"),
+    ],
+)
+async def test_figures_that_differ_from_the_fold_are_reported(api: Service, spoil: str, number: int | str) -> None:
+    path = api.container.indexer.path
+    assert path is not None
+    with closing(connect(path)) as connection:
+        rows = dict(connection.execute("SELECT unit, count(*) FROM figures GROUP BY 1"))
+        assert connection.execute(spoil).rowcount > 0
+
+    (compared,) = (await rebuild_index(api.container)).compared
+
+    wanted = number if isinstance(number, int) else rows[("minutes", "hours").index(number)]
+    assert compared.difference == IndexDifference(tasks=10, changed=0, missing=0, extra=0, figures=wanted)
+
+
 async def test_an_empty_log_leaves_no_snapshot(nats_url: str, tmp_path: Path) -> None:
     async with running_service(nats_url, worker=False, index_dir=str(tmp_path)) as service:
         assert not (await rebuild_index(service.container)).is_stored

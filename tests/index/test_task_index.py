@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -164,10 +165,10 @@ def check_totals(connection: sqlite3.Connection) -> None:
     }
 
 
-def log_of(ref: TaskRef, *events: Any, first: int = 1) -> list[Position]:
+def log_of(ref: TaskRef, *events: Any, first: int = 1, at: datetime = NOW) -> list[Position]:
     return [
         Position(sequence, event_subject(task_root(ref), recorded.event), task_codec.encode(recorded))
-        for sequence, recorded in stored(*events, first=first)
+        for sequence, recorded in stored(*events, at=at, first=first)
     ]
 
 
