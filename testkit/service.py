@@ -29,7 +29,7 @@ ENDED = ("FINISHED", "FAILED", "CANCELLED")
 def quick_settings(**more: Any) -> Settings:
     """Return settings with short retries and checks, which allow backends on this machine.
 
-    What must not lapse on a busy machine (health checks, leases, acknowledgements) has seconds.
+    What must not lapse on a busy machine (health checks, leases, acknowledgements) has seconds, and no request is slow.
     """
     values: dict[str, Any] = {
         "jwt_secret": SECRET,
@@ -47,6 +47,7 @@ def quick_settings(**more: Any) -> Settings:
         "reconcile_interval": 1.0,
         "shutdown_grace": 1.0,
         "circuit_cooldown": 0.5,
+        "slow_request": 600.0,
     }
     return Settings(**(values | more))
 

@@ -15,7 +15,7 @@ from testkit.waiting import wait_until
 
 
 async def test_while_draining_it_still_answers_and_closes_connections(processes: Processes, nats: NatsServer) -> None:
-    api = processes.start("api", "--port", "0", "--nats-url", nats.url, DRAIN="3")
+    api = processes.start("api", "--port", "0", "--nats-url", nats.url, DRAIN="600")
     async with clients_of((await api.logged("ready"))["url"]) as service:
         before = await service.alice.post("/api/task", {"payload": {}})
         assert "close" not in before.headers.get("Connection", "")
@@ -30,7 +30,16 @@ async def test_while_draining_it_still_answers_and_closes_connections(processes:
         after = await service.alice.post("/api/task", {"payload": {}})
         assert (after.status, after.headers["Connection"]) == (200, "close")
 
+
+async def test_after_the_drain_it_ends_and_accepts_no_connection(processes: Processes, nats: NatsServer) -> None:
+    api = processes.start("api", "--port", "0", "--nats-url", nats.url, DRAIN="0.1")
+    async with clients_of((await api.logged("ready"))["url"]) as service:
+        assert (await service.alice.get("/health/live")).status == 200
+
+        api.terminate()
+
         assert await api.ended() == 0
+        assert len(api.entries("draining")) == 1
         with pytest.raises(aiohttp.ClientConnectorError):
             await service.alice.get("/health/live")
 
