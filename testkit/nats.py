@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -16,6 +19,10 @@ from .processes import Process
 from .waiting import free_port, wait_here_until
 
 IMAGE = "nats:2.15-alpine"
+MEMORY = Path("/dev/shm")
+"""A file system in memory, where there is one (Linux)."""
+MEMORY_BYTES = 1024**3
+"""What must be free in it: a container has 64 MB by default, too little for the largest tests."""
 
 
 class NatsServer(Process):
@@ -79,6 +86,21 @@ class NatsServer(Process):
         self.terminate()
         if self._process is not None:
             self._process.wait()
+
+
+@contextlib.contextmanager
+def running_nats(folder: Path) -> Iterator[NatsServer]:
+    """Yield a running nats-server that keeps its files in memory, or in this folder if there is too little of it.
+
+    It syncs each write all the same, but no test waits for a disk. A process that is killed loses as much in memory as
+    on disk: only a power cut would tell them apart.
+    """
+    with contextlib.ExitStack() as stack:
+        if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nats-", dir=MEMORY)))
+        server = NatsServer(folder).start()
+        stack.callback(server.kill)
+        yield server
 
 
 def in_container() -> Iterator[str]:

@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from testkit.backend import BackendServer
-from testkit.nats import NatsServer
+from testkit.nats import running_nats
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
 
@@ -24,13 +24,9 @@ SECOND_CHECK = 600.0
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def older(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     """A service that all tests of this module share; each has servers of its own."""
-    nats = NatsServer(tmp_path_factory.mktemp("nats"))
-    nats.start()
-    try:
+    with running_nats(tmp_path_factory.mktemp("nats")) as nats:
         async with running_service(nats.url, health_interval=SECOND_CHECK) as service:
             yield service
-    finally:
-        nats.stop()
 
 
 class Answering(BackendServer):

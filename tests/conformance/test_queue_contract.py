@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -25,7 +24,7 @@ from taskstream.projections.active import projection_reaches
 from taskstream.streams.jetstream.messages import last_sequence
 from taskstream.streams.topology.definitions import TASKS
 from testkit.backend import BackendServer, accept
-from testkit.nats import NatsServer
+from testkit.nats import running_nats
 from testkit.queue_surface import MODEL, MODEL_AT, MODEL_KEY
 from testkit.service import Answer, Client, Service, running_service
 from testkit.waiting import wait_until
@@ -71,13 +70,11 @@ class World(NamedTuple):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    nats = NatsServer(Path(tmp_path_factory.mktemp("nats")))
-    nats.start()
-    async with BackendServer(accept) as backend, running_service(nats.url) as service:
-        more = {"async": True, "callback": True, "types": ["chapter", "outline"], "maxConcurrent": 1_000}
-        await service.admin.register(backend, "writer", **more)
-        yield World(service, backend)
-    nats.stop()
+    with running_nats(tmp_path_factory.mktemp("nats")) as nats:
+        async with BackendServer(accept) as backend, running_service(nats.url) as service:
+            more = {"async": True, "callback": True, "types": ["chapter", "outline"], "maxConcurrent": 1_000}
+            await service.admin.register(backend, "writer", **more)
+            yield World(service, backend)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jwt
@@ -16,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from testkit.backend import BackendServer, accept, status
-from testkit.nats import NatsServer
+from testkit.nats import running_nats
 from testkit.service import SECRET, Answer, Client, Service, running_service
 from testkit.waiting import wait_until
 
@@ -58,9 +57,7 @@ class World(NamedTuple):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    nats = NatsServer(Path(tmp_path_factory.mktemp("nats")))
-    nats.start()
-    try:
+    with running_nats(tmp_path_factory.mktemp("nats")) as nats:
         async with (
             BackendServer(accept) as later,
             BackendServer() as once,
@@ -69,8 +66,6 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             await service.admin.register(later, "later", types=["later"], callback=True, **{"async": True})
             await service.admin.register(once, "once", types=["once"])
             yield World(service, later, once)
-    finally:
-        nats.stop()
 
 
 def is_problem(answer: Answer, code: int) -> bool:

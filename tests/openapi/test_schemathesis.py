@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
@@ -15,7 +14,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from testkit.nats import NatsServer
+from testkit.nats import running_nats
 from testkit.service import running_service, token
 
 EXAMPLES = 15
@@ -41,19 +40,16 @@ class Address:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    folder: Path = tmp_path_factory.mktemp("schemathesis")
-    nats = NatsServer(folder / "nats")
-    nats.start()
-    found = Address()
-    thread = threading.Thread(target=lambda: asyncio.run(found.serve(nats.url)))
-    thread.start()
-    assert found.ready.wait(30)
-    yield found
-    assert found.loop is not None
-    assert found.stop is not None
-    found.loop.call_soon_threadsafe(found.stop.set)
-    thread.join()
-    nats.stop()
+    with running_nats(tmp_path_factory.mktemp("nats")) as nats:
+        found = Address()
+        thread = threading.Thread(target=lambda: asyncio.run(found.serve(nats.url)))
+        thread.start()
+        assert found.ready.wait(30)
+        yield found
+        assert found.loop is not None
+        assert found.stop is not None
+        found.loop.call_soon_threadsafe(found.stop.set)
+        thread.join()
 
 
 BEARER = {"Authorization": f"Bearer {token('root', 'admin')}"}
