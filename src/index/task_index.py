@@ -50,7 +50,7 @@ class Observer(Protocol):
         """Return a function that stores all that was observed since the last call; it may run in another thread."""
 
 
-class Part(NamedTuple):
+class ChangedRows(NamedTuple):
     """Changes in which each task has one history."""
 
     rows: dict[TaskRef, TaskRow]
@@ -60,7 +60,7 @@ class Part(NamedTuple):
 class Changes(NamedTuple):
     """What a flush stores."""
 
-    parts: Sequence[Part]
+    parts: Sequence[ChangedRows]
     """In the order of the log. More than one only if a task was submitted again after its history had aged out."""
     last: Position | None
     """The last event folded; None: none was."""
@@ -99,7 +99,7 @@ class TaskIndex:
         """Tasks in the file."""
         self._last: Position | None = None
         self._changed: dict[TaskRef, TaskRow] = {}
-        self._parts: list[Part] = []
+        self._parts: list[ChangedRows] = []
         """Changes before those."""
         self._writing: dict[TaskRef, TaskRow] = {}
         """The changes in `_parts`, and those that are being stored."""
@@ -185,7 +185,7 @@ class TaskIndex:
 
     def _end_part(self) -> None:
         if self._changed:
-            self._parts.append(Part(self._changed, [observer.take() for observer in self.observers]))
+            self._parts.append(ChangedRows(self._changed, [observer.take() for observer in self.observers]))
             self._writing |= self._changed
             self._changed = {}
 
@@ -218,7 +218,7 @@ class TaskIndex:
             self.stored = changes.last.sequence
         self._pruned_before = changes.first_sequence
 
-    def _store(self, parts: Sequence[Part], last: Position) -> None:
+    def _store(self, parts: Sequence[ChangedRows], last: Position) -> None:
         connection = self._connection
         added = 0
         connection.execute("BEGIN IMMEDIATE")
