@@ -10,12 +10,14 @@ from litestar import Litestar, MediaType, Router, get
 from litestar.config.cors import CORSConfig
 from litestar.middleware import DefineMiddleware
 from litestar.routes import HTTPRoute
+from litestar.types import ASGIApp
 
 from ..container import Container
 from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
+from .dispatch import Dispatch
 from .legacy.queue import queue_routes
 from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
@@ -106,7 +108,11 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
             if handler.http_methods == {"OPTIONS"}:
                 handler.opt[METHODS] = set(route.methods)
-    return RequestMiddleware(Conditional(app), container.settings.slow_request)
+
+    def checks(call: ASGIApp) -> ASGIApp:
+        return Authentication(KnownParameters(call), authenticator, tokens)
+
+    return RequestMiddleware(Conditional(Dispatch(app, container.results, checks)), container.settings.slow_request)
 
 
 def create_system_app(container: Container) -> RequestMiddleware:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, TypeVar
 
 import msgspec
 from litestar import Response
-from litestar.exceptions import ClientException, HTTPException, InternalServerException
+from litestar.exceptions import ClientException, HTTPException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import Raw
 
@@ -18,8 +18,10 @@ from ..wire.json_text import BYTE_ORDER_MARK
 from ..wire.validation_errors import invalid, malformed
 from .auth.access import ApiRequest
 from .large_bodies import LargeBody, StoredPart
+from .middleware import headers_of
 
 T = TypeVar("T")
+_JSON = (b"content-type", b"application/json")
 
 
 class LargeResult:
@@ -37,28 +39,30 @@ async def read_body(request: ApiRequest, most_bytes: int | None = None, too_larg
     The Content-Type is ignored: older clients send any. Raises 413 as soon as the body exceeds the limit: before
     anything is read if the Content-Length says so. `most_bytes`: a limit below the route's; `too_large`: its error.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    headers = headers_of(request.scope)
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise HTTPException(status_code=415, detail="bodies must not be compressed; send it without Content-Encoding")
-    try:
-        body = await (request.body() if most_bytes is None else _capped(request, most_bytes, too_large))
-    except InternalServerException:  # Litestar's error for a client that disconnected, so the answer is not read
-        raise ClientException("the body ended before it was complete") from None
-    return body.removeprefix(BYTE_ORDER_MARK)
-
-
-async def _capped(request: ApiRequest, most_bytes: int, too_large: str | None) -> bytes:
-    refusal = HTTPException(status_code=413, detail=too_large or f"the body may have {most_bytes} bytes at most")
-    if (request.content_length or 0) > most_bytes:
-        raise refusal
+    limit = request.route_handler.resolve_request_max_body_size() if most_bytes is None else most_bytes
+    if limit is not None and int(headers.get(b"content-length", b"0")) > limit:
+        raise _too_large(most_bytes, too_large)
     parts: list[bytes] = []
     size = 0
-    async with contextlib.aclosing(request.stream()) as stream:
-        async for part in stream:
-            size += len(part)
-            if size > most_bytes:
-                raise refusal
-            parts.append(part)
-    return b"".join(parts)
+    while True:
+        message: Any = await request.receive()
+        if message["type"] == "http.disconnect":  # the answer is not read
+            raise ClientException("the body ended before it was complete")
+        parts.append(message["body"])
+        size += len(message["body"])
+        if limit is not None and size > limit:
+            raise _too_large(most_bytes, too_large)
+        if not message["more_body"]:
+            return b"".join(parts).removeprefix(BYTE_ORDER_MARK)
+
+
+def _too_large(most_bytes: int | None, detail: str | None) -> HTTPException:
+    if most_bytes is None:
+        return RequestEntityTooLarge()
+    return HTTPException(status_code=413, detail=detail or f"the body may have {most_bytes} bytes at most")
 
 
 async def read_as(request: ApiRequest, shape: type[T], max_depth: int) -> T:
@@ -86,31 +90,39 @@ class JsonResponse(Response[Any]):
     results: Results
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]
-        status = self.status_code
-        large: list[StoredPart] = []
-        mark = b""
+        content, status, results = self.content, self.status_code, self.results
 
-        def marked(value: Any) -> Raw:
-            nonlocal mark
-            if not isinstance(value, LargeResult):
-                raise NotImplementedError(f"{type(value)} has no JSON")  # as msgspec asks of an `enc_hook`
-            mark = mark or b'"%b"' % secret_token().encode()
-            large.append(value.stored)
-            return Raw(mark)
-
-        body = msgspec.json.encode(self.content, enc_hook=marked)
-        if large:
-            # Nobody can guess the mark, so nothing in the answer repeats it.
-            first, *others = body.split(mark)
-            parts = [first, *(part for pair in zip(large, others, strict=True) for part in pair)]
-            return LargeBody(self.results, parts, [(b"content-type", b"application/json")])
-
-        async def respond(_scope: Scope, _receive: Receive, send: Send) -> None:
-            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": status or 200, "headers": headers})
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            await answer_json(content, results, scope, receive, send, status or 200)
 
         return respond
+
+
+async def answer_json(
+    content: Any, results: Results, scope: Scope, receive: Receive, send: Send, status: int = 200
+) -> None:
+    """Answer with a shape as JSON; with a LargeResult in it as the JSON that it stands for, read from `results`."""
+    large: list[StoredPart] = []
+    mark = b""
+
+    def marked(value: Any) -> Raw:
+        nonlocal mark
+        if not isinstance(value, LargeResult):
+            raise NotImplementedError(f"{type(value)} has no JSON")  # as msgspec asks of an `enc_hook`
+        mark = mark or b'"%b"' % secret_token().encode()
+        large.append(value.stored)
+        return Raw(mark)
+
+    body = msgspec.json.encode(content, enc_hook=marked)
+    if large:
+        # Nobody can guess the mark, so nothing in the answer repeats it.
+        first, *others = body.split(mark)
+        parts = [first, *(part for pair in zip(large, others, strict=True) for part in pair)]
+        await LargeBody(results, parts, [_JSON])(scope, receive, send)
+        return
+    headers = [_JSON, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def json_response(of_container: Results) -> type[JsonResponse]:

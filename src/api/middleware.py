@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -40,6 +40,10 @@ IS_HEAD = "taskstream.is_head"
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"})
 """Key in the scope of a HEAD request, which is handled as a GET."""
 
+ANSWERED = "taskstream.answered"
+"""Key in the scope of a request whose answer has begun."""
+_HEADERS = "taskstream.headers"
+
 MAY_TAKE_LONG = "taskstream.may_take_long"
 """Key in the scope of a request that waits for something to happen: it is not slow."""
 UNREMARKABLE = frozenset({"/", "/health/live", "/health/ready", "/metrics"})
@@ -54,10 +58,20 @@ def request_id(scope: Any) -> str:
     return found
 
 
+def headers_of(scope: Any) -> Mapping[bytes, bytes]:
+    """Return the headers of a request by name, in lower case; the first of several with one name."""
+    found: Mapping[bytes, bytes] | None = scope.get(_HEADERS)
+    if found is None:
+        found = scope[_HEADERS] = dict(reversed(scope["headers"]))
+    return found
+
+
 def traceparent(scope: Any) -> str:
     """Return the caller's `traceparent`, an empty string if it sent none that is valid."""
+    if b"traceparent" not in headers_of(scope):
+        return ""
     values = [value for name, value in scope["headers"] if name == b"traceparent"]
-    return read_traceparent(values) if values else ""
+    return read_traceparent(values)
 
 
 def is_head(scope: Any) -> bool:
@@ -103,6 +117,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 answered = time.perf_counter()
+                scope[ANSWERED] = True
                 message["headers"] = [*message.get("headers", ()), *extra]
                 if status == 405 or scope["method"] == "OPTIONS":
                     message["headers"] = [_with_all_methods(scope, *header) for header in message["headers"]]
@@ -161,10 +176,8 @@ def _with_all_methods(scope: Any, name: bytes, value: bytes) -> tuple[bytes, byt
 
 
 def _identifier(scope: Any) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _GIVEN_ID.fullmatch(value):
-            return bytes(value).decode()
-    return unique_id()
+    given = headers_of(scope).get(b"x-request-id")
+    return bytes(given).decode() if given is not None and _GIVEN_ID.fullmatch(given) else unique_id()
 
 
 def _by_path(path: str) -> list[tuple[bytes, bytes]]:

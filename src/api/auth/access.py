@@ -14,7 +14,7 @@ from ...events.envelope import Actor
 from ...events.ids import BatchRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
 from ...projections.fleet import Fleet
 from ...push.open_streams import OpenStreams, Place
-from ..middleware import MAY_TAKE_LONG, request_id
+from ..middleware import MAY_TAKE_LONG, headers_of, request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
 from .roles import ROLES
 from .stream_tokens import StreamTokens
@@ -120,18 +120,18 @@ def _places(scope: Scope) -> list[Place]:
 
 def bearer_token(scope: Scope) -> str:
     """Return the token of the Authorization header. Raises Unauthenticated without one."""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, token = value.partition(b" ")
-            if scheme.lower() == b"bearer" and token:
-                return bytes(token).strip().decode("latin-1")
-            raise Unauthenticated("the Authorization header must be `Bearer <token>`")
-    raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
+    value = headers_of(scope).get(b"authorization")
+    if value is None:
+        raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
+    scheme, _, token = value.partition(b" ")
+    if scheme.lower() == b"bearer" and token:
+        return bytes(token).strip().decode("latin-1")
+    raise Unauthenticated("the Authorization header must be `Bearer <token>`")
 
 
 def token_in_address(scope: Scope) -> str | None:
     """Return `?token=` of a URL, None if there is none; an Authorization header wins."""
-    if any(name == b"authorization" for name, _ in scope["headers"]):
+    if b"authorization" in headers_of(scope):
         return None
     return _query(scope).get("token", [""])[0] or None
 
