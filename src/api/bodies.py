@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from litestar import Response
 from litestar.exceptions import ClientException, HTTPException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Raw
 
 from ..clock import secret_token
@@ -17,6 +17,7 @@ from ..submission.body import parse_json_object
 from ..wire.json_text import BYTE_ORDER_MARK
 from ..wire.validation_errors import invalid, malformed
 from .auth.access import ApiRequest
+from .exchange import WHOLE
 from .large_bodies import LargeBody, StoredPart
 from .middleware import headers_of
 
@@ -121,7 +122,12 @@ async def answer_json(
         await LargeBody(results, parts, [_JSON])(scope, receive, send)
         return
     headers = [_JSON, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": headers}
+    if WHOLE in (scope.get("extensions") or ()):
+        start["body"] = body
+        await send(cast(Message, start))
+        return
+    await send(cast(Message, start))
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -19,6 +19,7 @@ import heapq
 from collections.abc import Collection, Iterable
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 import msgspec
@@ -33,6 +34,7 @@ from ..runtime import metrics
 from ..runtime.metrics import labelled
 from ..settings import InvalidSettings, Settings, variable
 from ..wire.addresses import Network, within
+from .exchange import EXTENSIONS, Exchange
 
 log = structlog.get_logger(__name__)
 
@@ -361,14 +363,12 @@ class HttpConnection(HttpToolsProtocol):
         if len(data) > STEP or self._is_refused or self._held:
             self._receive_much(data)
         else:
-            self._unset_keepalive_if_required()
             self._feed(data)
 
     def _receive_much(self, data: bytes) -> None:
         if self._is_refused:
             self._discard(len(data))
             return
-        self._unset_keepalive_if_required()
         if self._held:
             self._hold(self._held + data)
         else:
@@ -460,9 +460,46 @@ class HttpConnection(HttpToolsProtocol):
             self._refusal = HEAD_TOO_LARGE
         if self._refusal is not None:
             raise _HeadRefused
-        super().on_headers_complete()
+        self._begin()
         self._is_in_body = True
         self._head = 0
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = EXTENSIONS
+
+    def _begin(self) -> None:
+        """Begin a request whose head is complete, as uvicorn does; with an exchange of ours."""
+        parser, scope = self.parser, self.scope
+        is_free = not self._is_answering()
+        scope["method"] = parser.get_method().decode("ascii")
+        version = parser.get_http_version()
+        scope["http_version"] = version
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        self.cycle = Exchange(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if is_free:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -477,8 +514,14 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        # As uvicorn does, without a timer for each answer: `check` closes a connection on which no request comes.
         self.since = self._connections.now
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         if self._held and len(self.pipeline) < MOST_PIPELINED:
             self.loop.call_soon(self._feed_held)
 
@@ -513,8 +556,8 @@ class HttpConnection(HttpToolsProtocol):
         elif self._head or not self._complete:
             if elapsed >= limits.head_seconds:
                 self._end_head()
-        elif self.timeout_keep_alive_task is None and elapsed >= limits.idle_seconds:
-            self.transport.close()  # its last body ended after the answer: uvicorn has set no time
+        elif elapsed >= limits.idle_seconds:
+            self.transport.close()
 
     def _check_window(self, now: int) -> None:
         flow: FlowControl = self.flow
@@ -536,7 +579,6 @@ class HttpConnection(HttpToolsProtocol):
         """Answer with an error and close the connection, without an answer if another one is under way."""
         self._is_refused = True
         self.since = self._connections.now
-        self._unset_keepalive_if_required()
         may_linger = self._connections.refused(self, refusal)
         if self.transport.is_closing():
             return

@@ -201,6 +201,10 @@ class Conditional:
         async def send_tagged(message: Any) -> None:
             nonlocal start
             if message["type"] == "http.response.start" and _gets_tag(message):
+                if "body" in message:
+                    _tag(scope, message, message)
+                    await send(message)
+                    return
                 start = message
                 return
             if start is None or message.get("more_body"):
@@ -209,18 +213,23 @@ class Conditional:
                     start = None
                 await send(message)
                 return
-            body = message.get("body", b"")
-            tag = b'"%b"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
-            start["headers"] = [*start["headers"], (b"etag", tag)]
-            if tag in _known_tags(scope):
-                start["status"] = 304
-                start["headers"] = [header for header in start["headers"] if header[0].lower() not in _BODY_HEADERS]
-                message = {**message, "body": b""}
+            message = {"body": b"", **message}
+            _tag(scope, start, message)
             await send(start)
             start = None
             await send(message)
 
         await self._app(scope, receive, send_tagged)
+
+
+def _tag(scope: Any, start: Any, last: Any) -> None:
+    """Tag an answer that begins and ends with these messages; take the body out if the client has it already."""
+    tag = b'"%b"' % hashlib.blake2b(last["body"], digest_size=12).hexdigest().encode()
+    start["headers"] = [*start["headers"], (b"etag", tag)]
+    if tag in _known_tags(scope):
+        start["status"] = 304
+        start["headers"] = [header for header in start["headers"] if header[0].lower() not in _BODY_HEADERS]
+        last["body"] = b""
 
 
 _BODY_HEADERS = (b"content-length", b"content-type")
