@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from litestar import Litestar
+from litestar import Litestar, Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -86,7 +86,7 @@ class Dispatch:
         except Exception as error:
             if ANSWERED in own:
                 raise  # the HTTP server closes the connection: the client must not take the answer for complete
-            request = ApiRequest(scope, receive, send)
+            request: ApiRequest = Request(scope, receive, send)
             await on_error(request, error).to_asgi_response(app=None, request=request)(scope, receive, send)
 
     def _find(self, scope: dict[str, Any]) -> tuple[Endpoint, dict[str, str]] | None:
@@ -118,11 +118,13 @@ class Dispatch:
         if not endpoint.is_direct or scope["query_string"]:
             await endpoint.route.handle(scope, receive, send)  # type: ignore[arg-type]
             return
-        request: ApiRequest = ApiRequest(scope, receive, send)
+        request: ApiRequest = Request(scope, receive, send)
         arguments: dict[str, str] = dict(scope["path_params"])
-        for name, argument in endpoint.headers:
-            if (value := headers_of(scope).get(name)) is not None:
-                arguments[argument] = value.decode("latin-1")
+        if endpoint.headers:
+            given = headers_of(scope)
+            for name, argument in endpoint.headers:
+                if (value := given.get(name)) is not None:
+                    arguments[argument] = value.decode("latin-1")
         content = await endpoint.handler.fn(request=request, **arguments)
         if isinstance(content, Struct):
             await answer_json(content, self._results, scope, receive, send)

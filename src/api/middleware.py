@@ -151,15 +151,18 @@ class RequestMiddleware:
         user = scope.get("user")
         caller = user.subject if user is not None and user.subject else None
         method = scope.get("method", "WEBSOCKET")
-        told = {"id": identifier, "caller": caller, "method": method, "route": route, "status": status}
         milliseconds = round(elapsed_seconds * 1000, 1)
+        if caller is not None and status < 500 and not is_slow and route not in UNREMARKABLE and method != "OPTIONS":
+            log_request(id=identifier, caller=caller, method=method, route=route, status=status, ms=milliseconds)
+            return
+        told = {"id": identifier, "caller": caller, "method": method, "route": route, "status": status}
         if status >= 500:
             log.warning("request", **told, ms=milliseconds)
         elif is_slow:
             log.warning("request.slow", **told, ms=milliseconds)
         elif route in UNREMARKABLE or method == "OPTIONS":
             log.debug("request", **told, ms=milliseconds)
-        elif caller is not None or status < 400:
+        elif status < 400:
             log_request(id=identifier, caller=caller, method=method, route=route, status=status, ms=milliseconds)
         elif (omitted := self._refused.admit(status)) is not None:
             log.info("request", **told, ms=milliseconds, **({"suppressed": omitted} if omitted else {}))

@@ -117,13 +117,15 @@ class Handler(Generic[K, S, C, E]):
         Raises what `decide` raises: nothing was stored. Raises StoreFull at once. Raises StoreUnavailable after
         `patience_seconds` without NATS: the outcome may be unknown, and the command may be repeated.
         """
-        tries = _Tries(patience_seconds, self.log.pause)
+        began = time.monotonic()
+        tries: _Tries | None = None
         while True:
             try:
                 if known is None:
-                    known = await self._load_within(tries.load_seconds, key)
+                    known = await self._load_within(tries.load_seconds if tries else FIRST_LOAD_SECONDS, key)
                 handled = await self._try(key, command, by, cause, known, room)
             except StoreError as error:
+                tries = tries or _Tries(began + patience_seconds, self.log.pause)
                 if await tries.after(error):
                     known = None
             else:
@@ -143,7 +145,7 @@ class Handler(Generic[K, S, C, E]):
 
         Raises as `handle` does, also what `decide` raises for any order. Raises TooManyTogether for too many events.
         """
-        tries = _Tries(patience_seconds, self.log.pause)
+        tries = _Tries(time.monotonic() + patience_seconds, self.log.pause)
         known = {order.key: order.known for order in orders if order.known is not None}
         while True:
             try:
@@ -211,11 +213,11 @@ def _recorded(events: Sequence[E], now: datetime, by: Actor, cause: str) -> list
 class _Tries:
     """The retries of one command."""
 
-    def __init__(self, patience_seconds: float, wait: Callable[[float], Awaitable[None]]) -> None:
-        """`wait`: waits so many seconds, or less if NATS is back."""
+    def __init__(self, give_up_at: float, wait: Callable[[float], Awaitable[None]]) -> None:
+        """`give_up_at`: monotonic seconds. `wait`: waits so many seconds, or less if NATS is back."""
         self._wait = wait
         self.load_seconds = FIRST_LOAD_SECONDS
-        self._give_up_at = time.monotonic() + patience_seconds
+        self._give_up_at = give_up_at
         self._pause = FIRST_PAUSE_SECONDS
         self._races = 0
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..errors import NotFound
@@ -28,12 +29,16 @@ BATCH_DIGITS = 2
 NAME_TOKEN_LENGTH = 64
 """Longest token of a server id, type or pool."""
 
+TOKENS_KEPT = 4_096
+"""Texts whose tokens are kept: a submission needs five, of the same few owners, types and pools."""
+
 _SAFE_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE_BYTE = re.compile(rb"[^A-Za-z0-9_-]")
 _TASK_ID = re.compile(r"([0-9A-Za-z]{26})~([A-Za-z0-9_=-]{1,36})")
 _DELIVERY_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 _BATCH_ID = re.compile(r"([0-9A-HJKMNP-TV-Z]{24}00)~([A-Za-z0-9_=-]{1,36})")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
 class _Ref(NamedTuple):
@@ -71,6 +76,7 @@ class ScheduleRef(_Ref):
     __slots__ = ()
 
 
+@lru_cache(TOKENS_KEPT)
 def token(text: str, longest: int = NAME_TOKEN_LENGTH) -> str:
     """Return `text` as one subject token of at most `longest` characters.
 
@@ -209,4 +215,4 @@ def _parts(form: re.Pattern[str], kind: str, text: str) -> tuple[str, str]:
 
 
 def _base32(number: int) -> str:
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])

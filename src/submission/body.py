@@ -30,6 +30,8 @@ from .payload_schema import PayloadSchema
 
 SCHEMA_CACHE = 256
 """Compiled payload schemas kept in memory. When there are more, all are compiled again as they are needed."""
+POLICY_CACHE = 1_024
+"""Retry policies kept in memory, likewise."""
 LONGEST_INDEXED = 200
 """Characters of a searchable value."""
 WHOLE_FLOATS = 2**53
@@ -77,6 +79,19 @@ class Submission(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
 
     def plan(self, now: datetime) -> Plan | None:
         """Return when, after what and where the task may run, None for no conditions. Raises InvalidInput."""
+        given = (
+            self.run_at,
+            self.delay,
+            self.expires_at,
+            self.deadline,
+            self.depends_on,
+            self.on_parent_failure,
+            self.concurrency_key,
+            self.prefer,
+            self.require,
+        )
+        if given == NO_CONDITIONS:
+            return None
         if self.run_at is not None and self.delay is not None:
             raise InvalidInput("send `runAt` or `delay`, not both", "$.delay")
         not_before = instant(self.run_at, "$.runAt") if self.delay is None else now + timedelta(seconds=self.delay)
@@ -98,6 +113,8 @@ class Submission(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
         return plan if plan != NO_PLAN else None
 
 
+NO_CONDITIONS: tuple[object, ...] = (None, None, None, None, [], "fail", "", {}, {})
+"""The options that `Submission.plan` reads, of most submissions."""
 OPTIONS = frozenset(field.encode_name for field in msgspec.structs.fields(Submission))
 """Names that mark a body as the full form. A body with none of them is a payload as a whole."""
 
@@ -115,6 +132,7 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     payload_path: str = "$.payload"
     """Where the payload is in what the caller sent; `$` in the short form."""
     fingerprint: str
+    """Compared only with those of repeatable tasks; may be empty for any other."""
     repeatable: bool
     """The same task id again with the same fingerprint is the same task; with another, it is a conflict."""
     batch: str = ""
@@ -144,7 +162,7 @@ def read_task(
         submission=submission,
         payload=payload,
         payload_path=payload_path,
-        fingerprint=fingerprint(body),
+        fingerprint=fingerprint(body) if repeatable else "",
         repeatable=repeatable,
         schedule=schedule,
         trace=trace,
@@ -159,13 +177,15 @@ class TypeRules:
         self._fleet = fleet
         self._now = now
         self._schemas: dict[bytes, PayloadSchema | InvalidInput] = {}
+        self._policies: dict[tuple[str, float | None, int | None, int], tuple[TypeDefined, RetryPolicy]] = {}
+        """With the settings of the type that each was made of."""
 
     def submitted(self, request: TaskRequest) -> TaskSubmitted:
         """Return the event that submits the task of a request.
 
         Raises InvalidInput for a payload that breaks the type's schema, and for instants that have passed.
         """
-        submission, settings = request.submission, self._settings
+        submission = request.submission
         definition = self._fleet.type_state(submission.type).definition
         if definition and definition.payload_schema != NULL:
             self._check(request, bytes(definition.payload_schema))
@@ -173,25 +193,13 @@ class TypeRules:
         plan = submission.plan(self._now())
         if request.in_turn:
             plan = replace(plan or NO_PLAN, project=request.project)
-        chosen = timedelta(seconds=submission.timeout) if submission.timeout else own.timeout
-        timeout = chosen or timedelta(seconds=settings.attempt_timeout)
-        timeout = min(timeout * request.units, max(timeout, LONGEST_TIMEOUT))
-        longer = timedelta(seconds=settings.callback_timeout)
-        policy = RetryPolicy(
-            attempts=submission.attempts or own.attempts or settings.attempts,
-            backoff_base=own.backoff_base or timedelta(seconds=settings.retry_base),
-            backoff_cap=own.backoff_cap or timedelta(seconds=settings.retry_cap),
-            timeout=timeout,
-            busy_for=own.busy_for or BUSY_FOR,
-            callback_timeout=longer if chosen is None and longer > timeout else None,
-        )
         return TaskSubmitted(
             owner=request.owner,
             task_type=submission.type,
             payload=submission.payload,
             pool=own.pool,
             priority=submission.priority or own.priority,
-            policy=policy,
+            policy=self._policy_of(own, submission.timeout, submission.attempts, request.units),
             fingerprint=request.fingerprint if request.repeatable else "",
             project=request.project,
             model=request.model,
@@ -202,6 +210,32 @@ class TypeRules:
             schedule=request.schedule,
             trace=request.trace,
             indexed=indexed_values(own.indexed, request.payload),
+        )
+
+    def _policy_of(self, own: TypeDefined, timeout: float | None, attempts: int | None, units: int) -> RetryPolicy:
+        """Return the policy of a task with these options; the same one for most tasks of a type."""
+        key = (own.name, timeout, attempts, units)
+        definition, policy = self._policies.get(key, (None, None))
+        if policy is None or definition != own:
+            if len(self._policies) >= POLICY_CACHE:
+                self._policies.clear()
+            policy = self._policy(own, timeout, attempts, units)
+            self._policies[key] = own, policy
+        return policy
+
+    def _policy(self, own: TypeDefined, seconds: float | None, attempts: int | None, units: int) -> RetryPolicy:
+        settings = self._settings
+        chosen = timedelta(seconds=seconds) if seconds else own.timeout
+        timeout = chosen or timedelta(seconds=settings.attempt_timeout)
+        timeout = min(timeout * units, max(timeout, LONGEST_TIMEOUT))
+        longer = timedelta(seconds=settings.callback_timeout)
+        return RetryPolicy(
+            attempts=attempts or own.attempts or settings.attempts,
+            backoff_base=own.backoff_base or timedelta(seconds=settings.retry_base),
+            backoff_cap=own.backoff_cap or timedelta(seconds=settings.retry_cap),
+            timeout=timeout,
+            busy_for=own.busy_for or BUSY_FOR,
+            callback_timeout=longer if chosen is None and longer > timeout else None,
         )
 
     def _check(self, request: TaskRequest, schema: bytes) -> None:

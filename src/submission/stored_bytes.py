@@ -70,6 +70,8 @@ class _Owner(Struct):
     logs: dict[CountedLog, _Log] = field(default_factory=lambda: {of: _Log() for of in COUNTED_LOGS})
     read_at: float = NEVER
     """Monotonic seconds."""
+    counted: int = 0
+    """Bytes in the `usage` of all logs when they were read. Days past their retention since then are in it."""
     in_flight: int = 0
     """Bytes of what is being appended now."""
     refresh: asyncio.Task[None] | None = None
@@ -99,10 +101,12 @@ class StoredQuota:
             found.refresh = asyncio.create_task(self._refresh(owner, found))
         if found.refresh is not None and found.read_at == NEVER:
             await asyncio.shield(found.refresh)
-        now = utc_now()
-        used = self._used(found, now)
+        used = found.counted + sum([each.since_bytes for each in found.logs.values()]) + found.in_flight
         if used + size_bytes > limit:
-            raise StoredTooMuch(limit, used, *self._advice(self._frees_at(found, now), now))
+            now = utc_now()
+            used = self._used(found, now)
+            if used + size_bytes > limit:
+                raise StoredTooMuch(limit, used, *self._advice(self._frees_at(found, now), now))
         if used > NEARLY_FULL * limit and time.monotonic() - found.warned_at > WARNED_EVERY_SECONDS:
             found.warned_at = time.monotonic()
             log.warning("quota.nearly-full", owner=owner, stored_bytes=used, limit_bytes=limit)
@@ -165,13 +169,16 @@ class StoredQuota:
             entry = entries.get(of.key(owner))
             log_of_owner.usage = decode(entry.value) if entry else Usage()
             log_of_owner.drop_counted()
+        found.counted = self._counted(found, utc_now())
 
-    def _used(self, found: _Owner, now: datetime) -> int:
-        counted = sum(
-            each.usage.stored_bytes(now, self._retention if of.has_retention else FOREVER) + each.since_bytes
+    def _counted(self, found: _Owner, now: datetime) -> int:
+        return sum(
+            each.usage.stored_bytes(now, self._retention if of.has_retention else FOREVER)
             for of, each in found.logs.items()
         )
-        return counted + found.in_flight
+
+    def _used(self, found: _Owner, now: datetime) -> int:
+        return self._counted(found, now) + sum(each.since_bytes for each in found.logs.values()) + found.in_flight
 
     def _frees_at(self, found: _Owner, now: datetime) -> datetime | None:
         return found.logs[OF_TASKS].usage.frees_at(now, self._retention)
