@@ -36,6 +36,11 @@ class RawConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write_eof()
 
+    def read(self) -> None:
+        """Read what has come, and what comes."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
@@ -43,6 +48,8 @@ class RawConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport, self.is_open = cast(asyncio.Transport, transport), True  # uvloop's is of no such class
         self._server.connections.append(self)
+        if not self._server.reads:
+            self._transport.pause_reading()
         self.send(self._server.banner)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -80,6 +87,8 @@ class RawServer:
         """Sent on each new connection."""
         self.answers_early = False
         """Respond to a request before its body has arrived. What comes of the body later is taken for a request."""
+        self.reads = True
+        """New connections are read from; if not, once `read` was called."""
         self.requests: list[RawRequest] = []
         self.connections: list[RawConnection] = []
         self._context = context

@@ -46,6 +46,8 @@ SCHEDULER_EXPLAIN = "scheduler.explain"
 """A request with the id of a task, as text."""
 _HELD = ".held"
 """End of the subject of a held submission."""
+SUBJECTS_REMEMBERED = 4_096
+"""Subjects of events that were read lately: each reader of a process asks for the same ones. About 1 MB."""
 NO_SERVER = "="
 """Token of an event without a server. No text has it: `=` begins an escape, and here nothing follows."""
 
@@ -117,12 +119,14 @@ def event_subject(root: str, event: Event) -> str:
 # What a subject is about
 
 
+@lru_cache(maxsize=SUBJECTS_REMEMBERED)
 def task_ref(subject: str) -> TaskRef:
     """Return the task that a subject `task.…` or `event.…` is about."""
     _, owner, unique, _ = subject.split(".", 3)
     return TaskRef(owner, unique)
 
 
+@lru_cache(maxsize=SUBJECTS_REMEMBERED)
 def task_word(subject: str) -> str:
     """Return the kind of event that a subject `task.…` is about, as in the table of kinds; empty for the fence."""
     tokens = subject.split(".", 4)

@@ -191,8 +191,12 @@ class _Exchange(ResponseHandler):
     def end(self) -> bool:
         """End the exchange; return True if the connection must be closed."""
         self._phase = _Phase.IDLE
-        # An answer that comes before all of the request is sent: the server may take the rest for the next request.
-        return self._is_alone or (self.transport is not None and self.transport.get_write_buffer_size() > 0)
+        # An answer that comes before all of the request is sent: the server may take the rest for the next request. The
+        # rest is dropped: a server that does not read it would keep the connection and the memory.
+        if self.transport is not None and self.transport.get_write_buffer_size() > 0:
+            self.transport.abort()
+            return True
+        return self._is_alone
 
     def keep(self) -> None:
         """Allow another exchange."""

@@ -355,6 +355,17 @@ async def test_an_answer_before_the_whole_request_ends_its_connection(
         await answers_are_own(session, server)
 
 
+async def test_what_a_server_does_not_read_is_dropped_when_the_call_is_broken_off() -> None:
+    async with RawServer(echo) as server, open_session() as session:
+        server.reads = False
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await connections.ask(session, "POST", server.url, {}, 16_000_000 * b"x")
+        server.connections[0].read()
+        await wait_until(lambda: not server.connections[0].is_open, "the connection to end")
+        assert server.requests == []
+
+
 @pytest.mark.parametrize("end", ["timeout", "cancel", "half read"])
 async def test_an_exchange_that_is_broken_off_ends_its_connection(session: aiohttp.ClientSession, end: str) -> None:
     part = answer(BODY)[:-10]
