@@ -24,6 +24,7 @@ from ..runtime.service import Service
 from ..runtime.shared_reads import SharedReads
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import Position, position_at, read_some
+from ..streams.jetstream.pace import Pace
 from ..streams.tail import LogReplaced, Tail
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import LogExtent, read_extent
@@ -46,6 +47,8 @@ MOST_CHANGED = 4 * FLUSH_AT
 """Changed tasks beyond which the fold waits for the file."""
 FLUSH_SECONDS = 1.0
 """How long a change may stay in memory while nobody asks."""
+LINGER_SECONDS = 0.25
+"""How long events may stay with NATS while nobody asks: they arrive together, in one wake-up."""
 READ_AT_ONCE = 1_000
 NEAR = 1_000
 """Events before the end from which on an index that is filled reads with everybody else."""
@@ -111,6 +114,8 @@ class Indexer(Service):
         """A flush has ended."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         """Readers that wait for a sequence."""
+        self._pace = Pace()
+        """How long events may stay with NATS: not at all until the index is current, and while readers wait."""
         self._was_current = False
         """It has reached the end of the log that there was when it was opened."""
         self._is_at_end: int | None = None
@@ -152,6 +157,7 @@ class Indexer(Service):
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (sequence, reached)
         self._waiting.append(waiting)
+        self._set_pace()
         if index is not None:
             self._set_due(index)
         try:
@@ -162,6 +168,10 @@ class Indexer(Service):
         finally:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(waiting)
+            self._set_pace()
+
+    def _set_pace(self) -> None:
+        self._pace.change(LINGER_SECONDS if self._was_current and not self._waiting else 0.0)
 
     async def status(self) -> IndexStatus:
         """Return how far the index is. Raises StoreUnavailable."""
@@ -299,14 +309,16 @@ class Indexer(Service):
             await self._fold(index, positions)
         if index.position >= end:
             self._set_current(index)
-        async with contextlib.aclosing(self._tail.follow(index.position)) as batches:
+        async with contextlib.aclosing(self._tail.follow(index.position, pace=self._pace)) as batches:
             async for positions in batches:
                 await self._fold(index, positions)
                 if not positions or index.position >= end:
                     self._set_current(index)
 
     async def _fold(self, index: TaskIndex, positions: Sequence[Position]) -> None:
-        for piece in _pieces(positions):
+        for number, piece in enumerate(_pieces(positions)):
+            if number:
+                await asyncio.sleep(0)
             loaded: dict[Any, Any] = {}
             asked: set[Any] = set()
             # A flush may end meanwhile, and what it had in memory is in the file only.
@@ -315,7 +327,6 @@ class Indexer(Service):
                 asked |= missing
             index.fold(piece, loaded)
             self._set_due(index)
-            await asyncio.sleep(0)
             while index.changed >= MOST_CHANGED:
                 self._flushed.clear()
                 await self._flushed.wait()
@@ -388,6 +399,7 @@ class Indexer(Service):
         self._flushed.set()
         if self._is_at_end is not None and index.stored >= self._is_at_end:
             self._was_current, self._is_at_end = True, None
+            self._set_pace()
             log.info("index.current", sequence=index.stored)
         for sequence, reached in self._waiting if self._was_current else ():
             if sequence <= index.stored and not reached.done():
@@ -424,6 +436,7 @@ class Indexer(Service):
         self._index = None
         self.generation += 1
         self._was_current, self._is_at_end = False, None
+        self._set_pace()
 
     def _count_rebuild(self) -> None:
         self.rebuilds += 1

@@ -16,6 +16,7 @@ from ..errors import TaskstreamError
 from .client.connection import Connection
 from .jetstream.consumers import FOLLOW_BATCH, follow
 from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, Position, read_some
+from .jetstream.pace import Pace
 
 KEPT = 4_096
 """Messages kept in memory; up to twice as many for a moment."""
@@ -70,8 +71,10 @@ class Tail:
         self._ends = 0
         """How often the end of the stream was reached."""
         self._is_at_end = False
-        self._readers: set[asyncio.Event] = set()
-        """Set when there are new messages, or the end is reached."""
+        self._readers: dict[asyncio.Event, Pace] = {}
+        """Events that are set when there are new messages, or the end is reached."""
+        self._pace = Pace()
+        """That of the least patient reader."""
 
     @property
     def reader_count(self) -> int:
@@ -84,13 +87,16 @@ class Tail:
             return self._kept[place]
         return None
 
-    async def follow(self, after: int, linger_seconds: float = 0.0) -> AsyncGenerator[list[Position], None]:
+    async def follow(
+        self, after: int, linger_seconds: float = 0.0, pace: Pace | None = None
+    ) -> AsyncGenerator[list[Position], None]:
         """Yield the messages after a sequence as `consumers.follow` does, without end.
 
-        An empty list means that all messages up to now have been yielded. Raises StoreError if a reader that is behind
-        cannot read on, and LogReplaced.
+        An empty list means that all messages up to now have been yielded. Messages stay with NATS as long as the pace
+        of every reader allows. Raises StoreError if a reader that is behind cannot read on, and LogReplaced.
         """
-        news = self._join(after)
+        pace = pace or Pace()
+        news = self._join(after, pace)
         generation = self._generation
         reported = self._ends
         has_lingered = False
@@ -103,10 +109,14 @@ class Tail:
                 positions = self._kept_after(after) if is_near else await self._read(after)
                 # A batch that does not reach the end is full, of few messages if they are large.
                 is_last = bool(positions) and positions[-1].sequence >= self._end
-                if linger_seconds and not has_lingered and is_last and len(positions) < FOLLOW_BATCH:
-                    await asyncio.sleep(linger_seconds)
+                if not has_lingered and is_last and len(positions) < FOLLOW_BATCH:
                     has_lingered = True
-                    continue
+                    if linger_seconds:
+                        await asyncio.sleep(linger_seconds)
+                        continue
+                    if pace.seconds > self._pace.seconds:  # others are less patient
+                        await pace.pause()
+                        continue
                 has_lingered = False
                 if positions:
                     after = positions[-1].sequence
@@ -123,21 +133,28 @@ class Tail:
         finally:
             self._leave(news)
 
-    def _join(self, after: int) -> asyncio.Event:
+    def _join(self, after: int, pace: Pace) -> asyncio.Event:
         news = asyncio.Event()
         if not self._readers or self._is_replaced:
             self._forget(after)
-        self._readers.add(news)
+        self._readers[news] = pace
+        pace.on_change(self._set_pace)
         # Restart also a running consumer: only a new one reports the current end.
         self._stop()
+        self._set_pace()
         self._source = asyncio.create_task(self._keep(), name=f"tail-{self._stream}")
         return news
 
     def _leave(self, news: asyncio.Event) -> None:
-        self._readers.discard(news)
-        if not self._readers:
+        self._readers.pop(news).on_change()
+        if self._readers:
+            self._set_pace()
+        else:
             self._stop()
             self._forget(0)
+
+    def _set_pace(self) -> None:
+        self._pace.change(min(pace.seconds for pace in self._readers.values()))
 
     def _stop(self) -> None:
         if self._source is not None:
@@ -154,7 +171,9 @@ class Tail:
     async def _keep(self) -> None:
         """Read new messages until stopped."""
         try:
-            following = follow(self._connection, self._stream, [self._filter], self._end, check=self._check_last)
+            following = follow(
+                self._connection, self._stream, [self._filter], self._end, check=self._check_last, pace=self._pace
+            )
             async with contextlib.aclosing(following) as batches:
                 async for positions in batches:
                     self._take(positions)

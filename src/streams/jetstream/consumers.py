@@ -20,6 +20,7 @@ from ...instants import nanoseconds
 from ..client.connection import Connection, status_of
 from .api import api
 from .messages import Position
+from .pace import Pace
 
 log = structlog.get_logger(__name__)
 
@@ -264,9 +265,18 @@ def _follow_request(max_bytes: int) -> bytes:
     return msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": expires, "max_bytes": max_bytes})
 
 
+def _fetch_request(max_bytes: int) -> bytes:
+    """Return a request for what there is now."""
+    return msgspec.json.encode({"batch": FOLLOW_BATCH, "no_wait": True, "max_bytes": max_bytes})
+
+
+FIRST_REQUEST = msgspec.json.encode({"batch": 1, "expires": nanoseconds(timedelta(seconds=FOLLOW_EXPIRES_SECONDS))})
+"""A request for the next message alone."""
+
+
 def _has_ended(message: Msg) -> bool:
     """Return True if a request has ended: its messages were delivered, or its time or its bytes were used up."""
-    return status_of(message) == "408" or _description(message) in REQUEST_ENDS
+    return status_of(message) in ("404", "408") or _description(message) in REQUEST_ENDS
 
 
 def _description(message: Msg) -> str:
@@ -289,18 +299,21 @@ async def follow(
     after: int,
     linger_seconds: float = 0.0,
     check: Callable[[], Awaitable[None]] | None = None,
+    pace: Pace | None = None,
 ) -> AsyncGenerator[list[Position], None]:
     """Yield the messages after a sequence as they arrive, in order, without gaps and without end.
 
     Messages that arrive within `linger_seconds` are yielded together, unless a full batch has arrived already. An empty
     list means that all messages up to now have been yielded. A lost connection or consumer causes no gap. `check` is
     awaited before each consumer; what it raises ends the messages, but for a StoreError, after which it is tried again.
+    `pace`: how long messages may stay with NATS; those of one pace arrive together. Default: they come at once.
     """
+    pace = pace or Pace()
     while True:
         try:
             if check is not None:
                 await check()
-            once = _follow_once(connection, stream, filters, after, linger_seconds)
+            once = _follow_once(connection, stream, filters, after, linger_seconds, pace)
             async with contextlib.aclosing(once) as batches:
                 async for positions in batches:
                     if positions:
@@ -331,12 +344,75 @@ async def read_before(
     raise StoreUnavailable(f"{stream} has ended before {before}")
 
 
+class _Requests:
+    """The requests of one reader.
+
+    A reader without time has two open, so that the next messages are on their way while it handles the last. One with
+    time asks for the next message alone, and some time after that has come for all that there is.
+    """
+
+    def __init__(self, connection: Connection, subject: str, inbox: str, pace: Pace) -> None:
+        self.is_patient = False
+        self._connection = connection
+        self._subject = subject
+        self._inbox = inbox
+        self._pace = pace
+        self._wanted = 0
+        """Messages that were requested and have not come."""
+        self._max_bytes = FOLLOW_BYTES
+        self._asks_first = False
+        """The last request was for the next message alone."""
+        self._asks_all = False
+        """It was for all that there was."""
+
+    @property
+    def may_pause(self) -> bool:
+        """Return True if what has arrived may wait for more."""
+        return self.is_patient and not self._asks_all
+
+    async def send(self, pending: int, *, has_new: bool) -> None:
+        """Ask for more. `pending`: messages that NATS has not delivered. `has_new`: the last wait has brought some."""
+        self.is_patient = self._pace.seconds > 0 and pending < FOLLOW_BATCH
+        if not self.is_patient:
+            while self._wanted <= FOLLOW_BATCH:
+                await self._send(_follow_request(self._max_bytes))
+                self._wanted += FOLLOW_BATCH
+                self._asks_first = self._asks_all = False
+        elif self._wanted <= 0:
+            self._asks_all = has_new and (self._asks_first or pending > 0)
+            self._asks_first = not self._asks_all
+            await self._send(FIRST_REQUEST if self._asks_first else _fetch_request(self._max_bytes))
+            self._wanted = 1 if self._asks_first else FOLLOW_BATCH
+
+    async def _send(self, request: bytes) -> None:
+        await self._connection.publish(self._subject, request, self._inbox)
+
+    def came(self) -> None:
+        """Record that a message came."""
+        self._max_bytes = FOLLOW_BYTES
+        self._wanted -= 1
+
+    def ended(self, status: Msg) -> bool:
+        """Record that a request has ended; return False if the consumer or its server is gone."""
+        if not _has_ended(status):
+            return False
+        self._wanted -= _undelivered(status)
+        if _description(status) == BYTES_USED_UP:
+            self._max_bytes *= 2  # the next message may be larger than all of them
+        return True
+
+
+_NUDGE = Msg(None)  # type: ignore[arg-type]
+"""Ends a wait for messages when the pace has changed."""
+
+
 async def _follow_once(
     connection: Connection,
     stream: str,
     filters: Sequence[str],
     after: int,
     linger_seconds: float,
+    pace: Pace,
 ) -> AsyncGenerator[list[Position], None]:
     name, is_at_end = await _create_reader(connection, stream, filters, after)
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
@@ -344,18 +420,17 @@ async def _follow_once(
     # The consumer is in memory. If the connection is lost, the consumer probably is too, without any message.
     loss = connection.open_inbox(arrived.put_nowait)
     subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
-    subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+    requests = _Requests(connection, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", subscription.subject, pace)
     silence = _Silence(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS, partial(arrived.put_nowait, None))
-    wanted = expected = pending = 0
-    max_bytes = FOLLOW_BYTES
+    expected = 0
+    pending = 0 if is_at_end else FOLLOW_BATCH
     positions: list[Position] = []
+    pace.on_change(partial(arrived.put_nowait, _NUDGE))
     try:
         if is_at_end:
             yield []
         while True:
-            while wanted <= FOLLOW_BATCH:  # also before each yield: the next messages are on their way meanwhile
-                await connection.publish(subject, _follow_request(max_bytes), subscription.subject)
-                wanted += FOLLOW_BATCH
+            await requests.send(pending, has_new=bool(positions))
             if positions:
                 yield positions
                 if pending == 0:
@@ -365,32 +440,39 @@ async def _follow_once(
             silence.end()
             if linger_seconds and arrived.qsize() < FOLLOW_BATCH:
                 await asyncio.sleep(linger_seconds)
+            elif requests.may_pause and messages[0] is not _NUDGE:
+                await pace.pause()
             while not arrived.empty():
                 messages.append(arrived.get_nowait())
             positions = []
             for message in messages:
                 if message is None:
                     return
-                if _is_status(message):
-                    if not _has_ended(message):
-                        return  # deleted, or its server is gone
-                    wanted -= _undelivered(message)
-                    if _description(message) == BYTES_USED_UP:
-                        max_bytes *= 2  # the next message may be larger than all of them
+                if message is _NUDGE:
                     continue
-                max_bytes = FOLLOW_BYTES
-                place = _read_delivery(message.reply)
+                if _is_status(message):
+                    if not requests.ended(message):
+                        return  # deleted, or its server is gone
+                    continue
+                sequence, consumer_sequence, pending = _place(message.reply)
                 expected += 1
-                if place.consumer_sequence != expected:
+                if consumer_sequence != expected:
                     return  # a message was lost
-                wanted -= 1
-                pending = place.pending
-                positions.append(Position(place.stream_sequence, message.subject, message.data))
+                requests.came()
+                positions.append(Position(sequence, message.subject, message.data))
     finally:
         silence.close()
+        pace.on_change()
         connection.close_inbox(loss)
         with contextlib.suppress(nats.errors.Error):  # the connection was closed
             await subscription.unsubscribe()
         # The server would drop the consumer only after `inactive_threshold`.
         with contextlib.suppress(StoreUnavailable):
             await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
+
+
+def _place(reply: str) -> tuple[int, int, int]:
+    """Return the sequences in the stream and of the consumer, and what is pending, as `delivery_info` does."""
+    tokens = reply.split(".")
+    first = 5 if len(tokens) == 9 else 7
+    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])
