@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -15,14 +14,11 @@ from typing import Self
 
 from taskstream.nats_server.config import CONFIG
 
+from .memory import memory
 from .processes import Process
 from .waiting import free_port, wait_here_until
 
 IMAGE = "nats:2.15-alpine"
-MEMORY = Path("/dev/shm")
-"""A file system in memory, where there is one (Linux)."""
-MEMORY_BYTES = 1024**3
-"""What must be free in it: a container has 64 MB by default, too little for the largest tests."""
 
 
 class NatsServer(Process):
@@ -96,8 +92,8 @@ def running_nats(folder: Path) -> Iterator[NatsServer]:
     on disk: only a power cut would tell them apart.
     """
     with contextlib.ExitStack() as stack:
-        if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nats-", dir=MEMORY)))
+        if (within := memory()) is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nats-", dir=within)))
         server = NatsServer(folder).start()
         stack.callback(server.kill)
         yield server

@@ -19,6 +19,7 @@ from taskstream.runtime.process import listen
 from taskstream.settings import Settings
 from testkit.backend import BackendServer
 
+from .memory import memory
 from .waiting import wait_until
 
 SECRET = "a secret of the tests, longer than 32 bytes"
@@ -232,7 +233,7 @@ class Service(ServiceClients):
 async def running_service(nats_url: str, *, worker: bool = True, **more: Any) -> AsyncIterator[Service]:
     """Run an API, and by default a worker, on a nats-server; listen on a free port."""
     async with contextlib.AsyncExitStack() as stack:
-        more.setdefault("index_dir", stack.enter_context(tempfile.TemporaryDirectory(prefix="index-")))
+        more.setdefault("index_dir", stack.enter_context(tempfile.TemporaryDirectory(prefix="index-", dir=memory())))
         settings, sock = stack.enter_context(listen(quick_settings(nats_url=nats_url, **more)))
         container = await stack.enter_async_context(await open_container(settings, nats_url, durability="always"))
         if worker:
