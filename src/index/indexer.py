@@ -24,7 +24,7 @@ from ..runtime.service import Service
 from ..runtime.shared_reads import SharedReads
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import Position, position_at, read_some
-from ..streams.jetstream.pace import Pace
+from ..streams.jetstream.patience import Patience
 from ..streams.tail import LogReplaced, Tail
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import LogExtent, read_extent
@@ -114,7 +114,7 @@ class Indexer(Service):
         """A flush has ended."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         """Readers that wait for a sequence."""
-        self._pace = Pace()
+        self._patience = Patience()
         """How long events may stay with NATS: not at all until the index is current, and while readers wait."""
         self._was_current = False
         """It has reached the end of the log that there was when it was opened."""
@@ -157,7 +157,7 @@ class Indexer(Service):
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (sequence, reached)
         self._waiting.append(waiting)
-        self._set_pace()
+        self._set_patience()
         if index is not None:
             self._set_due(index)
         try:
@@ -168,10 +168,10 @@ class Indexer(Service):
         finally:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(waiting)
-            self._set_pace()
+            self._set_patience()
 
-    def _set_pace(self) -> None:
-        self._pace.change(LINGER_SECONDS if self._was_current and not self._waiting else 0.0)
+    def _set_patience(self) -> None:
+        self._patience.change(LINGER_SECONDS if self._was_current and not self._waiting else 0.0)
 
     async def status(self) -> IndexStatus:
         """Return how far the index is. Raises StoreUnavailable."""
@@ -309,7 +309,7 @@ class Indexer(Service):
             await self._fold(index, positions)
         if index.position >= end:
             self._set_current(index)
-        async with contextlib.aclosing(self._tail.follow(index.position, pace=self._pace)) as batches:
+        async with contextlib.aclosing(self._tail.follow(index.position, patience=self._patience)) as batches:
             async for positions in batches:
                 await self._fold(index, positions)
                 if not positions or index.position >= end:
@@ -399,7 +399,7 @@ class Indexer(Service):
         self._flushed.set()
         if self._is_at_end is not None and index.stored >= self._is_at_end:
             self._was_current, self._is_at_end = True, None
-            self._set_pace()
+            self._set_patience()
             log.info("index.current", sequence=index.stored)
         for sequence, reached in self._waiting if self._was_current else ():
             if sequence <= index.stored and not reached.done():
@@ -436,7 +436,7 @@ class Indexer(Service):
         self._index = None
         self.generation += 1
         self._was_current, self._is_at_end = False, None
-        self._set_pace()
+        self._set_patience()
 
     def _count_rebuild(self) -> None:
         self.rebuilds += 1

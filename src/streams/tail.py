@@ -16,7 +16,7 @@ from ..errors import TaskstreamError
 from .client.connection import Connection
 from .jetstream.consumers import FOLLOW_BATCH, follow
 from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, Position, read_some
-from .jetstream.pace import Pace
+from .jetstream.patience import Patience
 
 KEPT = 4_096
 """Messages kept in memory; up to twice as many for a moment."""
@@ -71,9 +71,9 @@ class Tail:
         self._ends = 0
         """How often the end of the stream was reached."""
         self._is_at_end = False
-        self._readers: dict[asyncio.Event, Pace] = {}
+        self._readers: dict[asyncio.Event, Patience] = {}
         """Events that are set when there are new messages, or the end is reached."""
-        self._pace = Pace()
+        self._patience = Patience()
         """That of the least patient reader."""
 
     @property
@@ -88,15 +88,15 @@ class Tail:
         return None
 
     async def follow(
-        self, after: int, linger_seconds: float = 0.0, pace: Pace | None = None
+        self, after: int, linger_seconds: float = 0.0, patience: Patience | None = None
     ) -> AsyncGenerator[list[Position], None]:
         """Yield the messages after a sequence as `consumers.follow` does, without end.
 
-        An empty list means that all messages up to now have been yielded. Messages stay with NATS as long as the pace
-        of every reader allows. Raises StoreError if a reader that is behind cannot read on, and LogReplaced.
+        An empty list means that all messages up to now have been yielded. Messages stay with NATS while every reader
+        has patience. Raises StoreError if a reader that is behind cannot read on, and LogReplaced.
         """
-        pace = pace or Pace()
-        news = self._join(after, pace)
+        patience = patience or Patience()
+        news = self._join(after, patience)
         generation = self._generation
         reported = self._ends
         has_lingered = False
@@ -114,8 +114,8 @@ class Tail:
                     if linger_seconds:
                         await asyncio.sleep(linger_seconds)
                         continue
-                    if pace.seconds > self._pace.seconds:  # others are less patient
-                        await pace.pause()
+                    if patience.seconds > self._patience.seconds:  # others are less patient
+                        await patience.pause()
                         continue
                 has_lingered = False
                 if positions:
@@ -133,28 +133,28 @@ class Tail:
         finally:
             self._leave(news)
 
-    def _join(self, after: int, pace: Pace) -> asyncio.Event:
+    def _join(self, after: int, patience: Patience) -> asyncio.Event:
         news = asyncio.Event()
         if not self._readers or self._is_replaced:
             self._forget(after)
-        self._readers[news] = pace
-        pace.on_change(self._set_pace)
+        self._readers[news] = patience
+        patience.on_change(self._set_patience)
         # Restart also a running consumer: only a new one reports the current end.
         self._stop()
-        self._set_pace()
+        self._set_patience()
         self._source = asyncio.create_task(self._keep(), name=f"tail-{self._stream}")
         return news
 
     def _leave(self, news: asyncio.Event) -> None:
         self._readers.pop(news).on_change()
         if self._readers:
-            self._set_pace()
+            self._set_patience()
         else:
             self._stop()
             self._forget(0)
 
-    def _set_pace(self) -> None:
-        self._pace.change(min(pace.seconds for pace in self._readers.values()))
+    def _set_patience(self) -> None:
+        self._patience.change(min(patience.seconds for patience in self._readers.values()))
 
     def _stop(self) -> None:
         if self._source is not None:
@@ -172,7 +172,12 @@ class Tail:
         """Read new messages until stopped."""
         try:
             following = follow(
-                self._connection, self._stream, [self._filter], self._end, check=self._check_last, pace=self._pace
+                self._connection,
+                self._stream,
+                [self._filter],
+                self._end,
+                check=self._check_last,
+                patience=self._patience,
             )
             async with contextlib.aclosing(following) as batches:
                 async for positions in batches:

@@ -200,7 +200,7 @@ async def test_events_stay_with_nats_until_a_list_asks_which_then_has_them_all(
     index = api.container.indexer
     await index.current()
     monkeypatch.setattr(indexer, "LINGER_SECONDS", 60.0)
-    index._set_pace()
+    index._set_patience()
     folds = 0
     fold = index._fold
 

@@ -20,7 +20,7 @@ from ...instants import nanoseconds
 from ..client.connection import Connection, status_of
 from .api import api
 from .messages import Position
-from .pace import Pace
+from .patience import Patience
 
 log = structlog.get_logger(__name__)
 
@@ -299,21 +299,21 @@ async def follow(
     after: int,
     linger_seconds: float = 0.0,
     check: Callable[[], Awaitable[None]] | None = None,
-    pace: Pace | None = None,
+    patience: Patience | None = None,
 ) -> AsyncGenerator[list[Position], None]:
     """Yield the messages after a sequence as they arrive, in order, without gaps and without end.
 
     Messages that arrive within `linger_seconds` are yielded together, unless a full batch has arrived already. An empty
     list means that all messages up to now have been yielded. A lost connection or consumer causes no gap. `check` is
     awaited before each consumer; what it raises ends the messages, but for a StoreError, after which it is tried again.
-    `pace`: how long messages may stay with NATS; those of one pace arrive together. Default: they come at once.
+    `patience`: how long messages may stay with NATS, to come together. Default: they come at once.
     """
-    pace = pace or Pace()
+    patience = patience or Patience()
     while True:
         try:
             if check is not None:
                 await check()
-            once = _follow_once(connection, stream, filters, after, linger_seconds, pace)
+            once = _follow_once(connection, stream, filters, after, linger_seconds, patience)
             async with contextlib.aclosing(once) as batches:
                 async for positions in batches:
                     if positions:
@@ -351,12 +351,12 @@ class _Requests:
     time asks for the next message alone, and some time after that has come for all that there is.
     """
 
-    def __init__(self, connection: Connection, subject: str, inbox: str, pace: Pace) -> None:
+    def __init__(self, connection: Connection, subject: str, inbox: str, patience: Patience) -> None:
         self.is_patient = False
         self._connection = connection
         self._subject = subject
         self._inbox = inbox
-        self._pace = pace
+        self._patience = patience
         self._wanted = 0
         """Messages that were requested and have not come."""
         self._max_bytes = FOLLOW_BYTES
@@ -372,7 +372,7 @@ class _Requests:
 
     async def send(self, pending: int, *, has_new: bool) -> None:
         """Ask for more. `pending`: messages that NATS has not delivered. `has_new`: the last wait has brought some."""
-        self.is_patient = self._pace.seconds > 0 and pending < FOLLOW_BATCH
+        self.is_patient = self._patience.seconds > 0 and pending < FOLLOW_BATCH
         if not self.is_patient:
             while self._wanted <= FOLLOW_BATCH:
                 await self._send(_follow_request(self._max_bytes))
@@ -403,7 +403,7 @@ class _Requests:
 
 
 _NUDGE = Msg(None)  # type: ignore[arg-type]
-"""Ends a wait for messages when the pace has changed."""
+"""Ends a wait for messages when the patience has changed."""
 
 
 async def _follow_once(
@@ -412,7 +412,7 @@ async def _follow_once(
     filters: Sequence[str],
     after: int,
     linger_seconds: float,
-    pace: Pace,
+    patience: Patience,
 ) -> AsyncGenerator[list[Position], None]:
     name, is_at_end = await _create_reader(connection, stream, filters, after)
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
@@ -420,12 +420,12 @@ async def _follow_once(
     # The consumer is in memory. If the connection is lost, the consumer probably is too, without any message.
     loss = connection.open_inbox(arrived.put_nowait)
     subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
-    requests = _Requests(connection, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", subscription.subject, pace)
+    requests = _Requests(connection, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", subscription.subject, patience)
     silence = _Silence(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS, partial(arrived.put_nowait, None))
     expected = 0
     pending = 0 if is_at_end else FOLLOW_BATCH
     positions: list[Position] = []
-    pace.on_change(partial(arrived.put_nowait, _NUDGE))
+    patience.on_change(partial(arrived.put_nowait, _NUDGE))
     try:
         if is_at_end:
             yield []
@@ -441,7 +441,7 @@ async def _follow_once(
             if linger_seconds and arrived.qsize() < FOLLOW_BATCH:
                 await asyncio.sleep(linger_seconds)
             elif requests.may_pause and messages[0] is not _NUDGE:
-                await pace.pause()
+                await patience.pause()
             while not arrived.empty():
                 messages.append(arrived.get_nowait())
             positions = []
@@ -462,7 +462,7 @@ async def _follow_once(
                 positions.append(Position(sequence, message.subject, message.data))
     finally:
         silence.close()
-        pace.on_change()
+        patience.on_change()
         connection.close_inbox(loss)
         with contextlib.suppress(nats.errors.Error):  # the connection was closed
             await subscription.unsubscribe()

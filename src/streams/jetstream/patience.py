@@ -11,7 +11,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-class Pace:
+class Patience:
     """0 seconds: each message comes at once. Otherwise messages are fetched together, after so many seconds."""
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -20,7 +20,7 @@ class Pace:
         self._react: Callable[[], None] = _nothing
 
     def change(self, seconds: float) -> None:
-        """Set another pace; a pause ends now."""
+        """Set another patience; a pause ends now."""
         if seconds != self.seconds:
             self.seconds = seconds
             self._changed.set()
@@ -31,7 +31,7 @@ class Pace:
         self._react = react
 
     async def pause(self) -> None:
-        """Wait as long as messages may wait, or until the pace changes."""
+        """Wait as long as messages may wait, or until the patience changes."""
         self._changed.clear()
         if self.seconds:
             with contextlib.suppress(TimeoutError):

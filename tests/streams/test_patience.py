@@ -1,4 +1,4 @@
-"""The pace of a reader: messages stay with NATS while it has time, and come at once when it has none."""
+"""The patience of a reader: messages stay with NATS while it has some, and come at once when it has none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from taskstream.container import Container
 from taskstream.streams.jetstream import consumers as followed
 from taskstream.streams.jetstream.api import api
-from taskstream.streams.jetstream.pace import Pace
+from taskstream.streams.jetstream.patience import Patience
 from taskstream.streams.tail import Tail
 from taskstream.streams.topology.definitions import TASKS
 from testkit.following import Follower, consumers, publish, sees
@@ -38,9 +38,9 @@ async def until_first(container: Container, follower: Follower) -> None:
     await wait_until(waits, "a request for one message")
 
 
-async def test_messages_of_one_pace_stay_with_nats_and_come_in_one_batch(container: Container, tail: Tail) -> None:
-    pace = Pace(LONG)
-    follower = Follower(tail.follow(0, pace=pace))
+async def test_messages_for_a_patient_reader_stay_with_nats_and_come_together(container: Container, tail: Tail) -> None:
+    patience = Patience(LONG)
+    follower = Follower(tail.follow(0, patience=patience))
     await until_first(container, follower)
     await publish(container, 50)
 
@@ -50,16 +50,16 @@ async def test_messages_of_one_pace_stay_with_nats_and_come_in_one_batch(contain
     await wait_until(one_is_delivered, "the first message to be delivered, and no other")
     assert follower.sequences == []
 
-    pace.change(0.0)
+    patience.change(0.0)
     await sees(follower, 50)
-    pace.change(LONG)
+    patience.change(LONG)
     assert follower.sequences == list(range(1, 51))
     assert len([batch for batch in follower.batches if batch]) <= 3  # the first, and the rest in a read or two
     await follower.stop()
 
 
-async def test_a_short_pace_loses_nothing_and_wakes_its_reader_rarely(container: Container, tail: Tail) -> None:
-    follower = Follower(tail.follow(0, pace=Pace(0.1)))
+async def test_little_patience_loses_nothing_and_wakes_its_reader_rarely(container: Container, tail: Tail) -> None:
+    follower = Follower(tail.follow(0, patience=Patience(0.1)))
     await until_first(container, follower)
     for _ in range(3):
         seen = len(follower.sequences)
@@ -75,10 +75,10 @@ async def test_more_messages_than_one_request_come_at_full_speed(
 ) -> None:
     monkeypatch.setattr(followed, "FOLLOW_BATCH", 10)
     await publish(container, 45)
-    pace = Pace(LONG)
-    follower = Follower(tail.follow(0, pace=pace))
+    patience = Patience(LONG)
+    follower = Follower(tail.follow(0, patience=patience))
     await sees(follower, 36)  # as long as more than a request's messages are left
-    pace.change(0.0)
+    patience.change(0.0)
     await sees(follower, 45)
     await publish(container, 5)
     await sees(follower, 50)
@@ -87,7 +87,7 @@ async def test_more_messages_than_one_request_come_at_full_speed(
 
 
 async def test_a_reader_without_time_gets_messages_that_others_leave(container: Container, tail: Tail) -> None:
-    patient, urgent = Follower(tail.follow(0, pace=Pace(LONG))), Follower(tail.follow(0))
+    patient, urgent = Follower(tail.follow(0, patience=Patience(LONG))), Follower(tail.follow(0))
     await wait_until(lambda: urgent.caught_up and patient.caught_up, "both to be at the end")
     for number in range(1, 11):
         await publish(container, 1)
