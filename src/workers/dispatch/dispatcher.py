@@ -130,12 +130,13 @@ class Dispatcher(Service):
         if self._recheck_at <= time.monotonic():
             self._recheck_at = math.inf  # set again by what is still kept
         taken = await self._serve_aged() if self._ageing_seconds else 0
-        for lane in self._queues.lanes():
+        for lane in self._queues.stirred():
+            before = taken
             for queue in lane.in_turn:
                 if queue.has_more:
                     taken += await self._serve_queue(lane, queue)
-        if taken:
-            self._queues.rotate()
+            if taken > before:
+                self._queues.record_turn(lane)
         return {"taken": taken}
 
     async def _serve_queue(self, lane: Lane, queue: PoolQueue, *, by_age: bool = False) -> int:
@@ -181,7 +182,7 @@ class Dispatcher(Service):
         """Serve the queues whose tasks have waited for longer than the ageing time, one task each; return how many."""
         owed, self._owed = self._owed, {pool for pool in self._owed if self._slots.free(pool) <= 0}
         now = utc_now()
-        found = [(lane, queue) for lane in self._queues.lanes() if (queue := lane.aged(self._ageing_seconds, now))]
+        found = [(lane, queue) for lane in self._queues.stirred() if (queue := lane.aged(self._ageing_seconds, now))]
         aged = [(lane, queue) for lane, queue in found if self._is_passed(queue)]
         if not aged:
             return 0
@@ -202,10 +203,11 @@ class Dispatcher(Service):
         return bool(kept) or any(higher.has_more for higher in self._queues.above(queue))
 
     async def _wait_for_news(self) -> None:
-        for queue in self._queues.in_order():
-            # Also without a free slot: else a queue believed empty is not served while others fill every slot.
-            if not queue.is_awaited and self._slots.serves(queue.pool):
-                await queue.wait()
+        for lane in self._queues.stirred():
+            for queue in (lane.first, lane.bulk):
+                # Also without a free slot: else a queue believed empty is not served while others fill every slot.
+                if not queue.is_awaited and self._slots.serves(queue.pool):
+                    await queue.wait()
         # The loop may wake up early: uvloop counts whole milliseconds. Then this waits for the rest, in the next round.
         seconds = min(IDLE_LOOK_SECONDS, self._next_change_in() + WAKE_LATE_SECONDS)
         with contextlib.suppress(TimeoutError):

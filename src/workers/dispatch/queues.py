@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 NEWS_EXPIRES_SECONDS = 5.0
 """How long one request for the next message stays with NATS. A lost connection ends it at once."""
 MAKE_AGAIN_SECONDS = 1.0
+LOOK_AROUND_SECONDS = 5.0
+"""How often queues with nothing to do are looked at all the same."""
 MADE_AT_ONCE = 16
 """Consumers that are created at the same time."""
 
@@ -43,8 +46,9 @@ class PoolQueue:
         self.pool = pool
         self.priority = priority
         self.bulk = bulk
-        self.may_have_more = True
-        """False once it was found empty; then a pending request brings the next message."""
+        self.stir: Callable[[], None] = _nothing
+        """Called whenever it may have more, or has no pending request any more."""
+        self._may_have_more = True
         self.delivered: list[Msg] = []
         """Messages that pending requests brought, not placed yet."""
         self.unplaced = 0
@@ -74,6 +78,22 @@ class PoolQueue:
         """Record that its consumer was created again; it starts with whatever is in the queue."""
         self._consumer.is_back(consumer_name)
         self.may_have_more = True
+
+    @property
+    def may_have_more(self) -> bool:
+        """False once it was found empty; then a pending request brings the next message."""
+        return self._may_have_more
+
+    @may_have_more.setter
+    def may_have_more(self, may: bool) -> None:
+        self._may_have_more = may
+        if may:
+            self.stir()
+
+    @property
+    def is_quiet(self) -> bool:
+        """True while there is nothing to do for it but to wait for its pending request."""
+        return self._waits and not self.has_more and not self.is_gone
 
     @property
     def is_awaited(self) -> bool:
@@ -148,10 +168,12 @@ class PoolQueue:
             await self._consumer.wait(self._on_delivery, NEWS_EXPIRES_SECONDS)
         except StoreUnavailable:
             self._waits = False
+            self.stir()
             raise
 
     def _on_delivery(self, message: Msg | None) -> None:
         self._waits = False
+        self.stir()
         if message is not None:
             self.delivered.append(message)
             self._taken([delivery_info(message)])
@@ -163,8 +185,16 @@ class PoolQueue:
         self._arrived()
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 def _stored_at(info: DeliveryInfo) -> datetime:
     return from_nanoseconds(info.stored_nanoseconds)
+
+
+def _last_turn(lane: Lane) -> int:
+    return lane.last_turn
 
 
 class Lane:
@@ -173,6 +203,8 @@ class Lane:
     def __init__(self, first: PoolQueue, bulk: PoolQueue) -> None:
         self.first = first
         self.bulk = bulk
+        self.last_turn = 0
+        """Number of the turn in which tasks were last taken from it."""
         self._turns = BulkTurns()
 
     @property
@@ -180,6 +212,11 @@ class Lane:
         """Both queues, in the order in which they are served now."""
         is_bulks = self.bulk.has_more and self._turns.is_bulks(first_has_more=self.first.has_more)
         return (self.bulk, self.first) if is_bulks else (self.first, self.bulk)
+
+    @property
+    def is_quiet(self) -> bool:
+        """True while there is nothing to do for both but to wait for their pending requests."""
+        return self.first.is_quiet and self.bulk.is_quiet
 
     def share(self, queue: PoolQueue, most: int) -> int:
         """Return how many tasks to take from one of the queues now, if `most` may be taken from both."""
@@ -211,6 +248,13 @@ class Queues:
         self._settings = settings
         self._arrived = arrived
         self._lanes: dict[tuple[Priority, str], Lane] = {}
+        self._complete: set[str] = set()
+        """Pools all of whose queues are open."""
+        self._stirred: dict[Priority, set[Lane]] = {priority: set() for priority in PRIORITIES}
+        """The lanes that are not quiet, and perhaps others. A worker may have hundreds of pools, few of them busy."""
+        self._look_at = 0.0
+        """When all lanes are looked at again, monotonic."""
+        self._turns = itertools.count(1)
         self._make_at = 0.0
         """When consumers may be created again after a failure, monotonic."""
 
@@ -224,8 +268,10 @@ class Queues:
         if time.monotonic() < self._make_at:
             return
         self._make_at = 0.0
-        new = [(priority, pool) for priority in PRIORITIES for pool in sorted(pools - self._known(priority))]
-        gone = [queue for queue in self.in_order() if queue.is_gone]
+        self._look_around()
+        missing = pools - self._complete
+        new = [(priority, pool) for priority in PRIORITIES for pool in sorted(missing - self._known(priority))]
+        gone = [queue for lane in self.stirred() for queue in (lane.first, lane.bulk) if queue.is_gone]
         if not new and not gone:
             return
         places = asyncio.Semaphore(MADE_AT_ONCE)
@@ -252,7 +298,27 @@ class Queues:
 
     async def _open(self, priority: Priority, pool: str) -> None:
         first, bulk = await self._queue(priority, pool), await self._queue(priority, pool, bulk=True)
-        self._lanes[priority, pool] = Lane(first, bulk)
+        self._add(priority, pool, Lane(first, bulk))
+
+    def _add(self, priority: Priority, pool: str, lane: Lane) -> None:
+        self._lanes[priority, pool] = lane
+        self.record_turn(lane)
+        stirred = self._stirred[priority]
+
+        def stir() -> None:
+            stirred.add(lane)
+
+        lane.first.stir = lane.bulk.stir = stir
+        stir()
+        if all((each, pool) in self._lanes for each in PRIORITIES):
+            self._complete.add(pool)
+
+    def _look_around(self) -> None:
+        """Look at all lanes now and then: news can be lost."""
+        if (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + LOOK_AROUND_SECONDS
+            for (priority, _), lane in self._lanes.items():
+                self._stirred[priority].add(lane)
 
     async def _queue(self, priority: Priority, pool: str, *, bulk: bool = False) -> PoolQueue:
         consumer = Consumer(self._connection, DISPATCH, await self._ensure_consumer(priority, pool, bulk=bulk))
@@ -274,6 +340,14 @@ class Queues:
         """Return the pairs of queues, high priority first."""
         return [lane for priority in PRIORITIES for (at, _), lane in self._lanes.items() if at == priority]
 
+    def stirred(self) -> list[Lane]:
+        """Return the lanes with anything to do, high priority first, then the one served longest ago."""
+        found: list[Lane] = []
+        for stirred in self._stirred.values():
+            stirred -= {lane for lane in stirred if lane.is_quiet}
+            found += sorted(stirred, key=_last_turn)
+        return found
+
     def in_order(self) -> list[PoolQueue]:
         """Return all queues, high priority first."""
         return [queue for lane in self.lanes() for queue in (lane.first, lane.bulk)]
@@ -290,12 +364,9 @@ class Queues:
             if (lane := self._lanes.get((priority, pool))) is not None:
                 lane.first.unplaced = lane.bulk.unplaced = 0
 
-    def rotate(self) -> None:
-        """Put another pool first among the queues of each priority."""
-        for priority in PRIORITIES:
-            key = next((key for key in self._lanes if key[0] == priority), None)
-            if key is not None:
-                self._lanes[key] = self._lanes.pop(key)
+    def record_turn(self, lane: Lane) -> None:
+        """Record that tasks were taken from a lane: the others of its priority come first now."""
+        lane.last_turn = next(self._turns)
 
     def all_may_have_more(self) -> None:
         """Serve every queue again: the connection was lost, and messages may have come meanwhile."""
