@@ -218,7 +218,7 @@ async def test_a_task_that_comes_out_of_the_queue_once_more_keeps_its_room(
         await service.alice.reaches(runs, "PROCESSING")
         await api(service.container.appending, f"STREAM.DELETE.{DISPATCH}")
     async with running_service(nats_url) as service:
-        second, third = await submit_all(service.alice, [{"payload": n, "timeout": 60} for n in (2, 3)])
+        second, third = [await service.alice.submit({"payload": n, "timeout": 60}) for n in (2, 3)]  # in this order
 
         async def has_no_room() -> bool:
             why = await service.alice.get(f"/api/task/{third}/why")
