@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import random
 import secrets
+import string
 from datetime import UTC, datetime
+
+_SAFE = f"{string.ascii_letters}{string.digits}-_"
+_PAIRS = [first + second for first in _SAFE for second in _SAFE]
 
 
 def utc_now() -> datetime:
@@ -29,7 +32,8 @@ def random_bits(count: int) -> int:
 
 def event_id() -> str:
     """Return 48 random bits as eight URL-safe characters: unique among the appends to one history."""
-    return base64.urlsafe_b64encode(random.getrandbits(48).to_bytes(6)).decode()
+    bits = random.getrandbits(48)
+    return f"{_PAIRS[bits & 4095]}{_PAIRS[bits >> 12 & 4095]}{_PAIRS[bits >> 24 & 4095]}{_PAIRS[bits >> 36]}"
 
 
 def unique_id() -> str:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from .api.app import create_app, create_system_app
 from .api.auth.authenticator import Authenticator
 from .api.connections import ConnectionLimits, Connections, HttpConnection, WebSocketConnection, limits_of
+from .api.exchange import CLOSING
 from .api.middleware import RequestMiddleware
 from .api.settings_check import check_settings
 from .container import Container, open_container
@@ -148,9 +149,8 @@ class Server(uvicorn.Server):
 
     def close_after_answers(self) -> None:
         """From now on close every connection after its next answer, and say so in that answer."""
-        closing = (b"connection", b"close")
-        self.config.encoded_headers.append(closing)  # uvicorn derives its default headers from these once a second
-        self.server_state.default_headers.append(closing)
+        self.config.encoded_headers.append(CLOSING)  # uvicorn derives its default headers from these once a second
+        self.server_state.default_headers.append(CLOSING)
 
 
 def server_config(app: RequestMiddleware, connections: Connections) -> uvicorn.Config:

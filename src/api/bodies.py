@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Response
 from litestar.exceptions import ClientException, HTTPException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import Raw
 
 from ..clock import secret_token
@@ -100,7 +100,7 @@ class JsonResponse(Response[Any]):
 
 
 async def answer_json(
-    content: Any, results: Results, scope: Scope, receive: Receive, send: Send, status: int = 200
+    content: Any, results: Results, scope: Scope, receive: Receive, send: Any, status: int = 200
 ) -> None:
     """Answer with a shape as JSON; with a LargeResult in it as the JSON that it stands for, read from `results`."""
     large: list[StoredPart] = []
@@ -125,9 +125,9 @@ async def answer_json(
     start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": headers}
     if WHOLE in (scope.get("extensions") or ()):
         start["body"] = body
-        await send(cast(Message, start))
+        await send(start)
         return
-    await send(cast(Message, start))
+    await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

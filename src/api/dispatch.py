@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 from litestar import Litestar, Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Send
 from msgspec import Struct
 
 from ..streams.results import Results
@@ -69,22 +69,21 @@ class Dispatch:
             if not endpoint.parameters:
                 self._fixed[endpoint.route.path] = methods
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        own = cast(dict[str, Any], scope)
-        found = self._find(own) if own["type"] == "http" else None
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        found = self._find(scope) if scope["type"] == "http" else None
         if found is None:
             await self._app(scope, receive, send)
             return
         endpoint, values = found
-        own["app"] = own["litestar_app"] = self._app
-        own["route_handler"] = endpoint.handler
-        own["path_template"] = endpoint.route.path_format
-        own["path_params"] = values
-        own[ENDPOINT] = endpoint
+        scope["app"] = scope["litestar_app"] = self._app
+        scope["route_handler"] = endpoint.handler
+        scope["path_template"] = endpoint.route.path_format
+        scope["path_params"] = values
+        scope[ENDPOINT] = endpoint
         try:
             await self._checked(scope, receive, send)
         except Exception as error:
-            if ANSWERED in own:
+            if ANSWERED in scope:
                 raise  # the HTTP server closes the connection: the client must not take the answer for complete
             request: ApiRequest = Request(scope, receive, send)
             await on_error(request, error).to_asgi_response(app=None, request=request)(scope, receive, send)
@@ -113,10 +112,10 @@ class Dispatch:
         endpoint: Endpoint | None = methods.get(scope["method"])
         return None if endpoint is None else (endpoint, dict(zip(endpoint.parameters, values, strict=True)))
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint: Endpoint = cast(dict[str, Any], scope)[ENDPOINT]
+    async def _call(self, scope: Any, receive: Receive, send: Send) -> None:
+        endpoint: Endpoint = scope[ENDPOINT]
         if not endpoint.is_direct or scope["query_string"]:
-            await endpoint.route.handle(scope, receive, send)  # type: ignore[arg-type]
+            await endpoint.route.handle(scope, receive, send)
             return
         request: ApiRequest = Request(scope, receive, send)
         arguments: dict[str, str] = dict(scope["path_params"])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import (
-    HEADER_RE,
-    HEADER_VALUE_RE,
-    STATUS_LINE,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 WHOLE: Final = "taskstream.whole"
 """ASGI extension: `http.response.start` may have the whole `body`, with its Content-Length. No message follows then."""
 EXTENSIONS: Final[dict[str, dict[object, object]]] = {WHOLE: {}}
+CLOSING: Final = (b"connection", b"close")
+"""Default header of a server that closes each connection after its answer."""
+_FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""In a head, besides line breaks, which are counted."""
 COPIED_BYTES = 64 * 1024
 """A longer body is written after its head: the copy would cost more than the system call."""
 
@@ -33,6 +33,8 @@ class Exchange(RequestResponseCycle):
             raise RuntimeError("an answer has begun already")
         self.response_started = True
         self.waiting_for_100_continue = False
+        if CLOSING in self.default_headers:
+            self.keep_alive = False
         head, body = self._head(message), message["body"]
         if self.scope["method"] == "HEAD":
             self.transport.write(head)
@@ -49,15 +51,11 @@ class Exchange(RequestResponseCycle):
 
     def _head(self, message: Any) -> bytes:
         """Return status line and headers. Raises RuntimeError for a header that would break the answer."""
-        headers = [*self.default_headers, *message["headers"]]
-        names = [name.lower() for name, _ in headers]
-        values = [value for _, value in headers]
-        if HEADER_RE.search(b"".join(names)) or HEADER_VALUE_RE.search(b"".join(values)):
+        lines = [b"%b: %b\r\n" % header for header in (*self.default_headers, *message["headers"])]
+        if not self.keep_alive and CLOSING not in self.default_headers:
+            lines.append(b"connection: close\r\n")
+        head = b"".join((STATUS_LINE[message["status"]], *lines, b"\r\n"))
+        count = len(lines) + 2
+        if head.count(b"\r") != count or head.count(b"\n") != count or _FORBIDDEN.search(head):
             raise RuntimeError("a header has characters that HTTP does not allow")
-        if b"connection" in names:
-            self.keep_alive = False  # the only value that is ever sent is `close`
-        elif not self.keep_alive:
-            names.append(b"connection")
-            values.append(b"close")
-        lines = [b"%b: %b\r\n" % line for line in zip(names, values, strict=True)]
-        return b"".join((STATUS_LINE[message["status"]], *lines, b"\r\n"))
+        return head

@@ -110,7 +110,7 @@ class RequestMiddleware:
         scope["taskstream.request_id"] = identifier
         status = 500
         answered = 0.0
-        extra = [*_COMMON, (b"x-request-id", identifier.encode()), *_by_path(scope["path"])]
+        extra = (b"x-request-id", identifier.encode()), *_by_path(scope["path"])
 
         async def send_with_headers(message: Any) -> None:
             nonlocal status, answered
@@ -183,10 +183,12 @@ def _identifier(scope: Any) -> str:
     return bytes(given).decode() if given is not None and _GIVEN_ID.fullmatch(given) else unique_id()
 
 
-def _by_path(path: str) -> list[tuple[bytes, bytes]]:
-    if path.startswith("/docs"):
-        return [(b"content-security-policy", DOCS_POLICY)]
-    return [(b"content-security-policy", API_POLICY), (b"cache-control", b"no-store")]
+_OF_DOCS = (*_COMMON, (b"content-security-policy", DOCS_POLICY))
+_OF_API = (*_COMMON, (b"content-security-policy", API_POLICY), (b"cache-control", b"no-store"))
+
+
+def _by_path(path: str) -> tuple[tuple[bytes, bytes], ...]:
+    return _OF_DOCS if path.startswith("/docs") else _OF_API
 
 
 class Conditional:

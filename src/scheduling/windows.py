@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ..events.task import Plan, Priority
 
@@ -19,6 +20,8 @@ HANDOVER_SECONDS = 0.005
 FORGOTTEN_PACE = 0.001
 """Starts per second below which a pool is forgotten: its pace makes no difference to its window."""
 PACE_HALF_LIFE_SECONDS = 1.0
+WINDOWS_KEPT = 1_024
+"""Names of windows kept in memory."""
 
 
 def window(pool: str, priority: Priority, task_type: str, plan: Plan | None) -> str:
@@ -26,7 +29,14 @@ def window(pool: str, priority: Priority, task_type: str, plan: Plan | None) -> 
 
     Tasks that no server can take so never keep their owner's other tasks out of the queue.
     """
+    if plan is None or not plan.require:
+        return _plain_window(pool, priority, task_type)
     return f"{priority} {pool} {task_type} {','.join(labels(plan))}"
+
+
+@lru_cache(WINDOWS_KEPT)
+def _plain_window(pool: str, priority: Priority, task_type: str) -> str:
+    return f"{priority} {pool} {task_type} "
 
 
 def lane(pool: str, priority: str) -> str:

@@ -5,9 +5,8 @@ The API decides this itself, from the scheduler's last backlog report and what t
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
@@ -53,6 +52,26 @@ class QueueDepth(NamedTuple):
     held: int
     counted_at: datetime | None
     """None: no scheduler has reported to this process."""
+
+
+class _InFlight:
+    """Context in which tasks count as queued."""
+
+    __slots__ = ("_counts", "_names")
+
+    def __init__(self, counts: dict[tuple[str, str], int], names: Sequence[tuple[str, str]]) -> None:
+        self._counts = counts
+        self._names = names
+
+    def __enter__(self) -> None:
+        for name in self._names:
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        for name in self._names:
+            self._counts[name] -= 1
+            if not self._counts[name]:
+                del self._counts[name]
 
 
 class Admission:
@@ -127,19 +146,10 @@ class Admission:
             replace(submitted, held=True) if self._is_full(ref.owner, submitted.pool, name, ahead, now) else submitted
         )
 
-    @contextlib.contextmanager
-    def in_flight(self, submissions: Sequence[tuple[TaskRef, TaskSubmitted]]) -> Iterator[None]:
+    def in_flight(self, submissions: Sequence[tuple[TaskRef, TaskSubmitted]]) -> _InFlight:
         """Count the tasks that are not held as queued while they are being appended."""
         names = [(ref.owner, _window(submitted)) for ref, submitted in submissions if not submitted.held]
-        for name in names:
-            self._in_flight[name] = self._in_flight.get(name, 0) + 1
-        try:
-            yield
-        finally:
-            for name in names:
-                self._in_flight[name] -= 1
-                if not self._in_flight[name]:
-                    del self._in_flight[name]
+        return _InFlight(self._in_flight, names)
 
     def record(self, ref: TaskRef, submitted: TaskSubmitted, sequence: int) -> None:
         """Count a task that was appended at `sequence`, unless the last report includes it."""

@@ -10,10 +10,8 @@ outcome is never refused.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -78,6 +76,22 @@ class _Owner(Struct):
     warned_at: float = NEVER
 
 
+class _InFlight:
+    """Context in which bytes of an owner count as stored."""
+
+    __slots__ = ("_owner", "_size_bytes")
+
+    def __init__(self, owner: _Owner, size_bytes: int) -> None:
+        self._owner = owner
+        self._size_bytes = size_bytes
+
+    def __enter__(self) -> None:
+        self._owner.in_flight += self._size_bytes
+
+    def __exit__(self, *_: object) -> None:
+        self._owner.in_flight -= self._size_bytes
+
+
 class StoredQuota:
     """Checks the quota of stored bytes of every owner."""
 
@@ -111,15 +125,9 @@ class StoredQuota:
             found.warned_at = time.monotonic()
             log.warning("quota.nearly-full", owner=owner, stored_bytes=used, limit_bytes=limit)
 
-    @contextlib.contextmanager
-    def in_flight(self, owner: str, size_bytes: int) -> Iterator[None]:
+    def in_flight(self, owner: str, size_bytes: int) -> _InFlight:
         """Count bytes while they are being stored. Nothing may be awaited between `check` and this."""
-        found = self._owners.get(owner) or _Owner()
-        found.in_flight += size_bytes
-        try:
-            yield
-        finally:
-            found.in_flight -= size_bytes
+        return _InFlight(self._owners.get(owner) or _Owner(), size_bytes)
 
     def record(self, owner: str, sequence: int, size_bytes: int, of: CountedLog = OF_TASKS) -> None:
         """Count what was stored at a sequence of a log."""

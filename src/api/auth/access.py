@@ -113,8 +113,8 @@ def take_place(request: ApiRequest, streams: OpenStreams) -> None:
     scope[MAY_TAKE_LONG] = True
 
 
-def _places(scope: Scope) -> list[Place]:
-    found: list[Place] = cast(dict[str, Any], scope).get(PLACES, [])
+def _places(scope: Any) -> list[Place]:
+    found: list[Place] = scope.get(PLACES, [])
     return found
 
 

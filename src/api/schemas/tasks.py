@@ -23,7 +23,7 @@ from ...events.task import (
     TaskSucceeded,
 )
 from ...index.lists import CountedTasks
-from ...instants import iso, milliseconds, optional_milliseconds
+from ...instants import iso, milliseconds
 from ...projections.task_reader import LastReport, TaskDetail
 from ...projections.task_view import Listed, Status, TaskView
 from ...push.pushed_event import shown
@@ -244,15 +244,15 @@ def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[st
         "attempts": view.attempts,
         "created_at": milliseconds(view.created_at),
         "updated_at": milliseconds(view.updated_at),
-        "started_at": optional_milliseconds(view.started_at),
-        "ended_at": optional_milliseconds(view.ended_at),
-        "next_attempt_at": optional_milliseconds(view.retry_at),
+        "started_at": view.started_at and milliseconds(view.started_at),
+        "ended_at": view.ended_at and milliseconds(view.ended_at),
+        "next_attempt_at": view.retry_at and milliseconds(view.retry_at),
         "callback_url": f"{settings.callback_base}/api/task/{ref.id}",
         "held": view.held,
         "failure_kind": view.failure,
-        "run_at": optional_milliseconds(plan.not_before),
-        "expires_at": optional_milliseconds(plan.expires_at),
-        "deadline": optional_milliseconds(plan.ends_by),
+        "run_at": plan.not_before and milliseconds(plan.not_before),
+        "expires_at": plan.expires_at and milliseconds(plan.expires_at),
+        "deadline": plan.ends_by and milliseconds(plan.ends_by),
         "concurrency_key": plan.concurrency_key or None,
         "batch_id": view.batch or None,
         "schedule_id": view.schedule or None,
