@@ -13,6 +13,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_MILLISECOND = 253_402_300_799_999
 """The last one of the year 9999, the last year of `datetime`."""
 RELATIVE_PATTERN = r"^-?[0-9]{1,9}[smhdw]$"
+DURATION_PATTERN = r"^[0-9]{1,9}(?:\.[0-9]{1,6})?[smhdw]?$"
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)", re.ASCII)
 _RELATIVE = re.compile(r"-?([0-9]{1,9})([smhdw])", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _UNITS = {
@@ -89,6 +91,19 @@ def parse_nats_time(text: str) -> datetime:
     """Return an RFC 3339 time in UTC with up to nine digits after the point, rounded down to a microsecond."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00")
+
+
+def parse_duration(given: float | str) -> timedelta:
+    """Return a duration: a number of seconds, or text of one, or as in `90s`, `1.5h`, `2d`. Raises ValueError."""
+    if not isinstance(given, str):
+        return timedelta(seconds=given)
+    found = _DURATION.fullmatch(given)
+    if found is None:
+        raise ValueError("not a duration")
+    try:
+        return float(found[1]) * _UNITS[found[2] or "s"]
+    except OverflowError:
+        raise ValueError("longer than any duration") from None
 
 
 def parse_instant(given: int | str, now: datetime) -> datetime:

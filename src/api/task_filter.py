@@ -7,7 +7,7 @@ searchable fields are parameters of their own: `label.region=eu`, `payload.custo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, cast, get_args
 
 from litestar import Request
@@ -23,15 +23,15 @@ from ..events.task import PRIORITIES, FailureKind
 from ..index import facts
 from ..index.facts import Hold
 from ..index.query import Key, Sort, Span, TaskQuery, read_cursor
-from ..instants import LAST_MILLISECOND, RELATIVE_PATTERN
+from ..instants import DURATION_PATTERN, LAST_MILLISECOND, RELATIVE_PATTERN
 from ..projections.dead_letters import KINDS
 from ..projections.task_view import Status
-from ..wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, filter_instant
+from ..wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, filter_duration, filter_instant
 from .auth.access import READERS_OF_ALL
 from .auth.authenticator import Identity
 from .parameters import Owner, Use, bad_cursor, read_choices, selected_owner
 from .query import NAMED_PARAMETERS
-from .schemas.bulk import LONGEST_RUN, MOST_NAMED, DeadLettersFilter, TaskSelection
+from .schemas.bulk import MOST_NAMED, DeadLettersFilter, TaskSelection
 
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """Instants of filters are moved into these: arithmetic with them cannot overflow."""
@@ -84,9 +84,11 @@ Attempts = Annotated[int, QueryParameter(ge=0, le=1_000_000, description="The la
 OfKey = Annotated[str | None, _text("Concurrency key", name="key")]
 IdPrefix = Annotated[str | None, _text("Beginning of the task's id", ID_PREFIX_PATTERN, name="id")]
 MinRun = Annotated[
-    int | None,
-    QueryParameter(
-        name="minRun", ge=0, le=LONGEST_RUN, description="Seconds from the first start to the end, or until now"
+    str | None,
+    _text(
+        "From the first start to the end, or until now: seconds, or as in `90s`, `5m`, `1h`",
+        DURATION_PATTERN,
+        name="minRun",
     ),
 ]
 CreatedAfter = Annotated[str | None, instant_parameter("createdAfter", "Submitted at or after this")]
@@ -229,7 +231,7 @@ def task_filter(identity: Identity, given: TaskSelection, use: Use) -> TaskQuery
         shape=given.shape or "",
         attempts=given.attempts,
         id_prefix=given.id or "",
-        min_run=None if given.min_run is None else timedelta(seconds=given.min_run),
+        min_run=filter_duration(given.min_run, _place("minRun", use)),
         now=None if given.min_run is None else now,
         created=span("created", created, given.created_before, "After" if is_after else "Since"),
         started=span("started", given.started_since, given.started_before),

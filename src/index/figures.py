@@ -110,8 +110,6 @@ _SLOT = {"WAITING": 0, "PROCESSING": 2, "FINISHED": 3, "FAILED": 4, "CANCELLED":
 _HELD = 1
 _DELETED = 3
 """From the slot of an end to that of a deleted task that ended so."""
-DIMENSIONS = ("type", "pool", "server", "owner")
-"""Of `sums`, beside "all" for all tasks."""
 
 LONGEST_SHAPE = 500
 """Characters of a shape that are stored."""

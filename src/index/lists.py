@@ -19,6 +19,7 @@ from . import search
 from .query import Key, TaskQuery, write_cursor
 from .reader import IndexReader
 from .search import By, Count, Groups
+from .statistics import subjects_of
 from .task_index import read_checkpoint
 from .views import decode
 
@@ -62,10 +63,13 @@ class TaskLists:
         return await self._index.run(partial(_page, query=query, limit=limit, after=after), user)
 
     async def count(self, query: TaskQuery, by: By | None = None, *, user: str) -> CountedTasks:
-        """Return how many tasks match, also for each value of a column."""
+        """Return how many tasks match, also for each value of a column; owners by their subjects."""
 
         def read(connection: sqlite3.Connection) -> CountedTasks:
             groups = None if by is None else search.count_by(connection, query, by)
+            if groups is not None and by == "owner":
+                subjects = subjects_of(connection, groups.counts)
+                groups = groups._replace(counts={subjects[each]: count for each, count in groups.counts.items()})
             return CountedTasks(search.count(connection, query), groups, read_checkpoint(connection).sequence)
 
         return await self._index.run(read, user)

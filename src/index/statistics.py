@@ -203,11 +203,13 @@ class Window(NamedTuple):
 def window_of(start: datetime, end: datetime, step: timedelta, now: datetime, *, hourly: bool = False) -> Window:
     """Return the window of whole steps that has all of a time range.
 
-    It is read in minutes if these are kept, unless it is to be `hourly`.
+    It is read in minutes if these are kept, unless it is to be `hourly`: the minute MINUTES_KEPT before the present one
+    is the first that is.
     """
     first = EPOCH + (start - EPOCH) // step * step
     last = EPOCH - (EPOCH - end) // step * step
-    unit = HOUR if hourly or now - first > MINUTES_KEPT - LENGTH[MINUTE] else MINUTE
+    this_minute = now - (now - EPOCH) % LENGTH[MINUTE]
+    unit = HOUR if hourly or first < this_minute - MINUTES_KEPT else MINUTE
     return Window(first, max(last, first + step), step, unit)
 
 

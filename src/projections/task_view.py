@@ -262,17 +262,6 @@ def view_key(ref: TaskRef) -> str:
     return f"task.{ref.owner}.{ref.unique}"
 
 
-def view_keys_of(owner: str) -> str:
-    """Return the filter on the keys of the views of an owner token."""
-    return f"task.{owner}.*"
-
-
-def ref_of_view(key: str) -> TaskRef:
-    """Return the task of the key of a view."""
-    _, owner, unique = key.split(".")
-    return TaskRef(owner, unique)
-
-
 def active_key(ref: TaskRef, view: TaskView) -> str | None:
     """Return the key of an active task, which names the server it takes a slot of; None once it has ended."""
     if view.status not in ACTIVE:

@@ -178,11 +178,6 @@ def measured(position: Position) -> tuple[int, int]:
     return (recorded.at - EPOCH) // DAY, size
 
 
-def usage_key(owner: str) -> str:
-    """Return the key of an owner's tasks, by token."""
-    return OF_TASKS.key(owner)
-
-
 def fold(usages: dict[str, Usage], positions: Iterable[Position], of: CountedLog = OF_TASKS) -> None:
     """Count events of a log, by owner token."""
     for position in positions:

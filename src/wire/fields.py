@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from msgspec import Meta
 
 from ..errors import InvalidInput
-from ..instants import LAST_MILLISECOND, RELATIVE_PATTERN, from_milliseconds, parse_instant
+from ..instants import (
+    DURATION_PATTERN,
+    LAST_MILLISECOND,
+    RELATIVE_PATTERN,
+    from_milliseconds,
+    parse_duration,
+    parse_instant,
+)
 
 # Python lets `$` match before a final line feed; ECMA 262 does not. `(?!\n)` refuses it in both.
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$(?!\n)"
@@ -63,6 +70,13 @@ FilterInstant = (
     ]
 )
 """An instant in a filter, in lists and in commands alike."""
+LONGEST_RUN = timedelta(days=366)
+_DURATION_TEXT = "a number of seconds, or text as in 90s, 5m, 1.5h, 2d; up to 366 days"
+FilterDuration = (
+    Annotated[float, Meta(ge=0, le=LONGEST_RUN.total_seconds(), extra={"unit": "seconds"})]
+    | Annotated[str, Meta(max_length=32, pattern=DURATION_PATTERN, extra={"words": _DURATION_TEXT})]
+)
+"""A duration in a filter, in lists and in commands alike."""
 Labels = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=32)
 ]
@@ -92,3 +106,19 @@ def filter_instant(given: int | str | None, now: datetime, path: str) -> datetim
         return parse_instant(given, now)
     except ValueError:
         raise InvalidInput(f"must be a whole number of milliseconds since the epoch, {_FILTER_TEXT}", path) from None
+
+
+def filter_duration(given: float | str | None, path: str) -> timedelta | None:
+    """Return a `FilterDuration` of a client, None for None. Raises InvalidInput.
+
+    `path`: where it was given, as in `$.filter.minRun`.
+    """
+    if given is None:
+        return None
+    try:
+        found = parse_duration(given)
+    except ValueError:
+        found = None
+    if found is None or found > LONGEST_RUN:
+        raise InvalidInput(f"must be {_DURATION_TEXT}", path)
+    return found

@@ -167,7 +167,9 @@ async def test_every_filter_selects_and_combines_in_lists_counts_and_commands(ap
         ({"endedBefore": "2999-01-01T00:00:00Z"}, {second}),
         ({"updatedBefore": "1h"}, set()),
         ({"minRun": 0}, {second}),
+        ({"minRun": 0.001}, {second}),
         ({"minRun": 3600}, set()),
+        ({"minRun": "1.5h"}, set()),
         ({"status": "WAITING", "type": "default", "hold": "parents"}, {child}),
     ]
     for wanted, ids in filters:
@@ -194,6 +196,10 @@ async def test_every_filter_selects_and_combines_in_lists_counts_and_commands(ap
         {"value": "alice", "count": 2, "capped": False},
         {"value": "bob", "count": 1, "capped": False},
     ]
+    named = api.client("auth0|Ann")
+    await named.submit({"type": "order", "payload": {"n": 1}})
+    by_owner = await api.admin.done("GET", "/api/tasks/count?by=owner&type=order")
+    assert {"value": "auth0|Ann", "count": 1, "capped": False} in by_owner["by"], "the `sub`, as in a list"
 
 
 LISTS = ("status", "type", "pool", "server", "priority", "kind", "hold")
@@ -209,7 +215,9 @@ MEANINGLESS = [
     ("priority=urgent", "priority"),
     ("attempts=x", "attempts"),
     ("attempts=-1", "attempts"),
-    ("minRun=1h", "minRun"),
+    ("minRun=1y", "minRun"),
+    ("minRun=-1", "minRun"),
+    ("minRun=367d", "minRun"),
     ("endedSince=soon", "endedSince"),
     ("createdSince=1h&createdAfter=1h", "createdSince"),
     ("label.=x", "label."),

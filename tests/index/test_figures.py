@@ -55,6 +55,7 @@ from taskstream.index.figures import (
 )
 from taskstream.index.schema import SCHEMA, SLOTS
 from taskstream.index.shapes import OTHER_SHAPE, fingerprint
+from taskstream.index.statistics import window_of
 from taskstream.instants import EPOCH
 from taskstream.projections.task_view import TaskView, fold
 
@@ -318,6 +319,29 @@ def test_owners_go_with_their_last_figures_and_come_back_with_new_ones(connectio
 
     store(connection, observed([task(owner="alice")]), kept)
     assert owners() == ["alice", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("ago", "step", "unit"),
+    [
+        (timedelta(hours=25), 1, MINUTE),
+        (timedelta(hours=25, seconds=5), 1, MINUTE),  # in the same minute
+        (timedelta(hours=25, seconds=6), 1, HOUR),
+        (timedelta(hours=25), 5, HOUR),  # widened to a whole 5 minutes, 25 h and 4 min ago
+        (timedelta(hours=24, minutes=59), 5, MINUTE),
+    ],
+)
+def test_a_window_is_read_in_minutes_if_all_of_them_are_kept(
+    connection: sqlite3.Connection, ago: timedelta, step: int, unit: int
+) -> None:
+    now = NOW + timedelta(hours=30)  # 4 minutes and 5 seconds after the hour
+    found = window_of(now - ago, now, timedelta(minutes=step), now)
+    assert found.unit == unit
+
+    entries = [Stored(0, replace(task()[0].recorded, at=found.start))]
+    store(connection, observed([entries]), Figures(lambda: now))
+    [(kept,)] = connection.execute("SELECT count(*) FROM figures WHERE unit = 0 AND owner = 'alice'")
+    assert kept == (unit == MINUTE)
 
 
 def test_a_late_event_of_a_minute_that_is_not_kept_changes_its_hour_only(connection: sqlite3.Connection) -> None:

@@ -20,6 +20,7 @@ from taskstream.projections.usage import (
     COUNTED_LOGS,
     MOST_DAYS,
     OF_SCHEDULES,
+    OF_TASKS,
     OF_WEBHOOKS,
     Usage,
     UsageProjection,
@@ -27,7 +28,6 @@ from taskstream.projections.usage import (
     encode,
     first_day,
     fold,
-    usage_key,
 )
 from taskstream.streams.jetstream.messages import read, stream_info
 from taskstream.streams.topology.definitions import TASKS
@@ -48,7 +48,7 @@ async def project(container: Container, upto: int | None = None) -> None:
 
 
 async def counted(container: Container, owner: str) -> int:
-    entry = await container.buckets.usage.get(usage_key(owner))
+    entry = await container.buckets.usage.get(OF_TASKS.key(owner))
     return decode(entry.value).stored_bytes(utc_now(), DAY) if entry else 0
 
 
@@ -119,11 +119,11 @@ async def test_a_rebuild_gives_the_same_keys_however_the_log_was_cut(container: 
     usages: dict[str, Usage] = {}
     fold(usages, await whole_log(container.reading))
     for owner, usage in usages.items():
-        entry = await container.buckets.usage.get(usage_key(owner))
+        entry = await container.buckets.usage.get(OF_TASKS.key(owner))
         assert entry is not None
         assert entry.value == encode(usage)
     assert [found.any for found in await rebuild(container) if found.bucket == "usage"] == [False]
-    await container.buckets.usage.put(usage_key("alice"), encode(Usage()))
+    await container.buckets.usage.put(OF_TASKS.key("alice"), encode(Usage()))
     assert [found.changed for found in await rebuild(container) if found.bucket == "usage"] == [1]
     assert [found.any for found in await rebuild(container) if found.bucket == "usage"] == [False]
 

@@ -19,7 +19,7 @@ from ...index import statistics
 from ...index.figures import HOUR, HOURS_KEPT, MINUTE
 from ...index.shapes import FINGERPRINT_PATTERN
 from ...index.statistics import LENGTH, MOST_POINTS, Dimension, Errors, Flows, StatisticsScope, Totals, Window
-from ...instants import EPOCH, iso
+from ...instants import DURATION_PATTERN, EPOCH, iso, parse_duration
 from ...wire.fields import filter_instant
 from ..auth.access import READERS_OF_ALL, ApiRequest
 from ..parameters import Cursor, Owner, read_choices, selected_owner
@@ -55,9 +55,6 @@ STEPS = tuple(
     timedelta(minutes=each)
     for each in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1_440, 2_880, 10_080, 20_160, 40_320)
 )
-_STEP = re.compile(r"([0-9]{1,7})([smhd]?)", re.ASCII)
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-STEP_PATTERN = r"^[0-9]{1,7}[smhd]?$(?!\n)"
 
 From = Annotated[str | None, instant_parameter("from", "Start of the window; default: an hour ago")]
 To = Annotated[str | None, instant_parameter("to", "End of the window; default: now")]
@@ -68,7 +65,7 @@ Step = Annotated[
     QueryParameter(
         description="Length of a step: seconds, or as in `5m`, `1h`, `1d`; whole minutes, or whole hours where the "
         "figures are hourly. Default: a minute, or the shortest that gives few enough steps",
-        schema_extra={"pattern": STEP_PATTERN, "examples": ["5m", "60", "1h"]},
+        schema_extra={"pattern": DURATION_PATTERN, "examples": ["5m", "60", "1h"]},
     ),
 ]
 By = Annotated[
@@ -124,11 +121,13 @@ def read_step(given: str | None) -> timedelta | None:
     """Return a step of whole minutes. Raises InvalidInput."""
     if given is None:
         return None
-    found = _STEP.fullmatch(given)
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
-    if seconds % 60 or not 60 <= seconds <= HOURS_KEPT.total_seconds():
+    try:
+        step = parse_duration(given)
+    except ValueError:
+        step = timedelta()
+    if step % LENGTH[MINUTE] or not LENGTH[MINUTE] <= step <= HOURS_KEPT:
         raise InvalidInput("must be whole minutes, in seconds or as in `5m`, `1h`, `1d`; up to 400 days", "step")
-    return timedelta(seconds=seconds)
+    return step
 
 
 def window(

@@ -11,14 +11,13 @@ from ...index.facts import Hold
 from ...projections.dead_letters import DeadLetterKind
 from ...projections.task_view import Status
 from ...submission.body import TaskIdText
-from ...wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, FilterInstant, Name
+from ...wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, FilterDuration, FilterInstant, Name
 from .shared import Page
 from .tasks import TaskSummary
 
 MOST_IDS = 1_000
 MOST_NAMED = 8
 """Labels, or searchable fields, of one filter."""
-LONGEST_RUN = 366 * 86_400
 ShortText = Annotated[str, Meta(min_length=1, max_length=600)]
 Text = Annotated[str, Meta(max_length=256)]
 
@@ -62,8 +61,8 @@ class TaskSelection(Struct, kw_only=True, forbid_unknown_fields=True, rename="ca
     """Their concurrency key."""
     id: Annotated[str, Meta(pattern=ID_PREFIX_PATTERN)] | None = None
     """Beginning of their ids."""
-    min_run: Annotated[int, Meta(ge=0, le=LONGEST_RUN)] | None = None
-    """Seconds from the first start to the end; of running tasks until now."""
+    min_run: FilterDuration | None = None
+    """From the first start to the end, of running tasks until now: seconds, or as in `90s`, `5m`, `1h`."""
     batch: Annotated[str, Meta(pattern=BATCH_ID_PATTERN)] | None = None
     """Id of their batch."""
     schedule: Annotated[str, Meta(pattern=TASK_ID_PATTERN)] | None = None
