@@ -110,3 +110,31 @@ async def test_a_long_history_is_read_by_the_page(api: Service) -> None:
         page = await api.alice.done("GET", f"/api/task/{ref(1).id}/events?limit=10&after={page['nextAfter']}")
         events += page["events"]
     assert [entry["sequence"] for entry in events] == list(range(1, 63))
+
+
+LARGEST = {
+    "/api/queue/tasks": 1_000,
+    "/api/active-tasks": 1_000,
+    "/api/servers": 5_000,
+    "/api/types": 1_000,
+    "/api/task/{task_id}/events": 1_000,
+}
+"""Most entries of a page, where it is not 200."""
+
+
+async def test_a_page_larger_than_the_largest_is_refused_in_every_list(api: Service) -> None:
+    paths = (await api.admin.done("GET", "/openapi.json"))["paths"]
+    examples = {"task_id": ref(1).id, "batch_id": f"{ref(1).id[:24]}00~alice", "webhook_id": ref(1).id}
+    lists = [
+        path
+        for path, operations in paths.items()
+        if any(each["name"] == "limit" for each in operations.get("get", {}).get("parameters", ()))
+    ]
+    assert len(lists) > 15
+    for path in lists:
+        most = LARGEST.get(path, 200)
+        for limit in (0, -1, most + 1, 10**30, "x"):
+            refusal = await api.admin.refusal("GET", f"{path.format(**examples)}?limit={limit}")
+            assert refusal == (400, "limit"), (path, limit)
+        accepted = await api.admin.get(f"{path.format(**examples)}?limit={most}")
+        assert accepted.status in (200, 404), path

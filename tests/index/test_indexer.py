@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -180,6 +181,38 @@ async def test_readiness_tells_how_far_the_index_is_and_holds_only_a_start(
     late = await api.alice.call("GET", "/health/ready")
     assert late.status == 200
     assert any("lists are not available yet" in warning for warning in late["warnings"])
+
+
+LISTS = (
+    "/api/tasks",
+    "/api/tasks/count?by=status",
+    "/api/stats",
+    "/api/errors",
+    "/api/batches",
+    "/api/dead-letters",
+    "/api/queue/tasks",
+)
+
+
+async def test_lists_of_an_index_too_far_behind_are_503_and_say_what_to_do(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.container.indexer.current()
+    monkeypatch.setattr(indexer, "WAIT_SECONDS", 0.05)
+    written = threading.Event()
+    api.container.indexer._writer.submit(written.wait)  # as on a disk that does not answer
+    try:
+        task_id = await api.alice.submit({"payload": 1})
+        for path in LISTS:
+            answer = await api.alice.call("GET", path)
+            assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (503, True), path
+            assert "1 events behind; tasks are not affected; retry later" in answer["detail"], path
+        assert (await api.alice.details(task_id))["status"] == "WAITING"
+    finally:
+        written.set()
+    monkeypatch.undo()
+    for path in LISTS:
+        assert (await api.alice.get(path)).status == 200, path
 
 
 async def test_an_event_that_names_no_task_stops_lists_and_nothing_else(api: Service) -> None:
