@@ -16,12 +16,12 @@ import functools
 import gzip
 import itertools
 import random
+import select
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import aiohttp
 import msgspec
@@ -107,8 +107,6 @@ class Backend(HttpServer):
         self.journal = journal
         self._busy_seconds = busy_seconds
         self._extra_chance = extra_chance
-        self._requests: WeakKeyDictionary[asyncio.BaseTransport, int] = WeakKeyDictionary()
-        """How many came on each connection."""
         self.chunks = itertools.count(1)
         self.earlier: dict[str, list[Attempt]] = {}
         """Attempts that report by callback, by task."""
@@ -123,12 +121,10 @@ class Backend(HttpServer):
         app.router.add_post("/predict", self._predict)
 
     async def _health(self, request: web.Request) -> web.Response:
-        self._count(request)
         self._send_extra(request)
         return web.Response(text="well")
 
     async def _predict(self, request: web.Request) -> web.StreamResponse:
-        self._count(request)
         attempt = msgspec.json.decode(await request.read(), type=Attempt)
         now = time.time()
         self.called(attempt, now)
@@ -165,10 +161,6 @@ class Backend(HttpServer):
         facts = {"server": self.server_id, "task": attempt.task_id, "attempt": attempt.attempt}
         self.journal.write(what="over", says=says, **facts, **more)
 
-    def _count(self, request: web.Request) -> None:
-        if request.transport is not None:
-            self._requests[request.transport] = self._requests.get(request.transport, 0) + 1
-
     def _send_extra(self, request: web.Request, attempt: Attempt | None = None) -> None:
         """Now and then send something after an answer: that to this task, a failure, or a refusal."""
         if random.random() < self._extra_chance:
@@ -180,14 +172,19 @@ class Backend(HttpServer):
             self.send_while_idle(request, random.choice(answers))
 
     def send_while_idle(self, request: web.Request, answer: bytes) -> None:
-        """Send an answer that nobody asked for soon after that to a request, unless another request has come."""
+        """Send an answer that nobody asked for soon after that to a request, unless any byte has come since.
+
+        Bytes that come later were under way: `_AfterExtra` has them. So each call that may take this answer for its own
+        is known.
+        """
         transport = request.transport
         if not isinstance(transport, asyncio.Transport):
             return  # the caller has gone
-        count = self._requests[transport]
+        watched = _Watched.of(transport)
+        read = watched.reads
 
         def send() -> None:
-            if not transport.is_closing() and self._requests[transport] == count:
+            if not transport.is_closing() and watched.reads == read and not _has_unread(transport):
                 self.journal.write(what="extra", server=self.server_id, task="", attempt=0)
                 transport.write(answer)
                 transport.set_protocol(_AfterExtra(self, transport))
@@ -240,6 +237,39 @@ class Backend(HttpServer):
             await asyncio.sleep(REPORT_PAUSE_SECONDS)
         self.journal.write(what="reported", status=status, answered=answered, **facts)
         return answered
+
+
+class _Watched(asyncio.Protocol):
+    """The end of a connection that counts how often something was read, before the server's protocol gets it."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        self._protocol = protocol
+        self.reads = 0
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        self.eof_received = protocol.eof_received  # type: ignore[method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    @classmethod
+    def of(cls, transport: asyncio.Transport) -> _Watched:
+        """Return the watched end of a connection; from now on it is."""
+        protocol = transport.get_protocol()
+        if not isinstance(protocol, cls):
+            assert isinstance(protocol, asyncio.Protocol)
+            protocol = cls(protocol)
+            transport.set_protocol(protocol)
+        return protocol
+
+    def data_received(self, data: bytes) -> None:
+        self.reads += 1
+        self._protocol.data_received(data)
+
+
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Return True if bytes, or the end, have arrived that the event loop has not read."""
+    arrived = select.poll()
+    arrived.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(arrived.poll(0))
 
 
 class _AfterExtra(asyncio.Protocol):

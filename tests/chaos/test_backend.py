@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,16 @@ class Connection:
         self._writer = writer
 
     def call(self, task: str) -> None:
+        self.begin_call(task)()
+
+    def begin_call(self, task: str) -> Callable[[], None]:
+        """Send the first bytes of a call; return what sends the rest."""
         body = msgspec.json.encode(
             {"task_id": task, "attempt": 1, "request": {"mark": task, "do": ["ok"], "seconds": 0}}
         )
-        self._writer.write(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        sent = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        self._writer.write(sent[:10])
+        return lambda: self._writer.write(sent[10:])
 
     async def answer(self) -> tuple[int, dict[str, Any]]:
         """Return the status and the body of the next answer, asked for or not."""
@@ -84,6 +90,26 @@ async def test_no_such_answer_comes_once_another_request_has_come(tmp_path: Path
             connection.call(task)
             _, answer = await connection.answer()
             assert answer["task_id"] == task
+
+
+async def test_no_such_answer_comes_once_a_part_of_another_request_has_come(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with (
+        Backend("one", 0, Journal(log, synced=False), extra_chance=1.0) as backend,
+        connection_to(backend) as connection,
+        connection_to(backend) as idle,
+    ):
+        connection.call("a")
+        await connection.answer()
+        rest = connection.begin_call("b")
+        idle.call("c")  # its extra answer comes later than one to `a` would
+        for _ in range(2):
+            await idle.answer()
+        rest()
+
+        assert (await connection.answer())[1]["task_id"] == "b"
+    calls = [line["task"] for line in read(log) if line["what"] == "call"]
+    assert calls == ["a", "c", "b"]
 
 
 async def test_a_backend_is_busy_for_a_while_and_then_is_not(tmp_path: Path) -> None:
