@@ -125,6 +125,13 @@ class EgressPolicy:
         """True if any address that is not public may be called."""
         return self._allow_private or bool(self._names or self._networks)
 
+    def check_ip(self, ip: str) -> None:
+        """Return if a backend may have this IP address; raise ForbiddenAddress if not.
+
+        IPv4, or IPv6 with or without a zone. Raises InvalidAddress for anything else.
+        """
+        self._check(ip, shown=ip)
+
     async def check_url(self, url: str) -> None:
         """Return if a server or a webhook may be registered with this URL.
 

@@ -12,7 +12,7 @@ import pytest
 
 from taskstream.clock import utc_now
 from taskstream.container import Container
-from taskstream.projections.usage import OF_SCHEDULES, Usage, decode, encode, first_day, usage_key
+from taskstream.projections.usage import OF_SCHEDULES, OF_TASKS, Usage, decode, encode, first_day
 from taskstream.submission import stored_bytes
 from testkit.backend import BackendServer
 from testkit.service import Client, Service, running_service
@@ -41,7 +41,7 @@ async def quota(client: Client, policy: str = "stored", path: str = "/api/quotas
 
 async def has_stored(container: Container, days: dict[int, int], owner: str = "alice") -> None:
     """Set what an owner has stored, by day."""
-    await container.buckets.usage.put(usage_key(owner), encode(Usage(upto=0, days=days)))
+    await container.buckets.usage.put(OF_TASKS.key(owner), encode(Usage(upto=0, days=days)))
 
 
 async def test_a_user_at_the_quota_is_refused_and_a_second_one_submits_and_reads(limited: Service) -> None:
