@@ -46,8 +46,20 @@ class Codec(Generic[E]):
 
     def decode(self, data: bytes) -> Recorded[E]:
         """Return the event. Raises msgspec.MsgspecError where it is none of this vocabulary."""
+        if len(data) > MOST_REMEMBERED_BYTES:
+            return self.decode_alone(data)
         try:
-            return self._decode_once(data) if len(data) <= MOST_REMEMBERED_BYTES else self._decoder.decode(data)
+            return self._decode_once(data)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from None
+
+    def decode_alone(self, data: bytes) -> Recorded[E]:
+        """Return the event as `decode` does, and remember nothing: for one whom no other reader follows.
+
+        What is remembered costs as much as to decode it.
+        """
+        try:
+            return self._decoder.decode(data)
         except UnicodeDecodeError as error:
             raise msgspec.DecodeError(str(error)) from None
 

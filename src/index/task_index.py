@@ -158,7 +158,7 @@ class TaskIndex:
 
     def _fold(self, position: Position, loaded: dict[TaskRef, TaskView]) -> None:
         ref, _ = _ref_and_word(position)
-        stored = decode(task_codec, position)
+        stored = decode(task_codec, position, alone=True)
         event = stored.recorded.event
         extras: Extras | None = None
         before: TaskView | None = None

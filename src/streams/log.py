@@ -286,9 +286,9 @@ class LatestLog(Log[E], Generic[E]):
         return await self._load_current(root, after, look)
 
 
-def decode(codec: Codec[E], position: Position) -> Stored[E]:
-    """Return the event. Raises UnreadableEvent."""
+def decode(codec: Codec[E], position: Position, *, alone: bool = False) -> Stored[E]:
+    """Return the event. `alone`: nobody else in this process decodes it. Raises UnreadableEvent."""
     try:
-        return Stored(position.sequence, codec.decode(position.data))
+        return Stored(position.sequence, (codec.decode_alone if alone else codec.decode)(position.data))
     except msgspec.MsgspecError as error:
         raise UnreadableEvent(position.subject, position.sequence, str(error)) from error

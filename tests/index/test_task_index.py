@@ -416,3 +416,12 @@ def test_nothing_is_stored_of_a_flush_that_fails(tmp_path: Path) -> None:
             index.flush()
         assert content(connection)["tasks"] == []
         assert read_checkpoint(connection).sequence == 0
+
+
+def test_the_fold_decodes_each_event_once_and_keeps_none_in_memory(tmp_path: Path) -> None:
+    before = task_codec._decode_once.cache_info()
+    with closing(opened(tmp_path)) as connection:
+        index = TaskIndex(connection)
+        index.apply(log_of(TaskRef("alice", f"{7:026d}"), submitted(), started(1), succeeded()))
+        index.flush()
+    assert task_codec._decode_once.cache_info() == before
