@@ -10,7 +10,7 @@ from ..errors import Conflict
 from ..events.ids import TaskRef
 from ..events.subjects import TASK_SUBJECTS
 from ..streams.buckets import Bucket, BucketEntry
-from ..streams.jetstream.messages import read
+from ..streams.jetstream.messages import read_some
 from ..streams.topology.definitions import TASKS
 from .checkpoint import CHECKPOINT
 from .task_view import ACTIVE, Listed, active_key, view_key
@@ -128,8 +128,13 @@ async def is_projected(bucket: Bucket, sequence: int) -> bool:
     reflected = await projected(bucket)
     if reflected >= sequence:
         return True
-    ahead = await read(bucket.connection, TASKS, TASK_SUBJECTS, reflected + 1, 1)
-    return not ahead or ahead[0].sequence > sequence
+    # Without a filter: on it NATS would count all later messages, subject by subject.
+    prefix = TASK_SUBJECTS.removesuffix(">")
+    while ahead := await read_some(bucket.connection, TASKS, ">", reflected + 1, 1):
+        reflected = ahead[0].sequence
+        if ahead[0].subject.startswith(prefix):  # not a fence
+            return reflected > sequence
+    return True
 
 
 async def projection_reaches(bucket: Bucket, sequence: int, timeout_seconds: float) -> None:

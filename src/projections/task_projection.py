@@ -29,7 +29,7 @@ from ..events.task import TaskEvent, TaskSubmitted
 from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.client.connection import Connection
 from ..streams.jetstream.consumers import MOST_FILTERS, read_before
-from ..streams.jetstream.messages import Position, last_sequence
+from ..streams.jetstream.messages import Position, last_sequence_of_most
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from .active import active_keys, ref_of
@@ -82,7 +82,7 @@ class TaskProjection(CheckpointedBucket):
         self._entries.clear()
         self._unwritten.clear()
         self._listed.clear()
-        self._end = await last_sequence(self._bucket.connection, TASKS, TASK_SUBJECTS)
+        self._end = await last_sequence_of_most(self._bucket.connection, TASKS, TASK_SUBJECTS)
         self._seen = await self._load_checkpoint()
         # Not from the views: a crash may have come between a view and its active keys.
         for key in await active_keys(self._bucket):

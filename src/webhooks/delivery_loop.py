@@ -42,7 +42,7 @@ from ..runtime.service import Service
 from ..settings import Settings
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import ApiError, api
-from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
+from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence_of_most
 from ..streams.tail import Tail
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import read_extent
@@ -205,7 +205,7 @@ class DeliveryLoop(Service):
         tools, webhook = self._tools, self._webhook
         end = (await read_extent(tools.reading)).last
         saved = await tools.deliveries.start(self._ref, webhook.after, end)
-        maybe_made = await last_sequence(tools.reading, TASKS, TASK_SUBJECTS)
+        maybe_made = await last_sequence_of_most(tools.reading, TASKS, TASK_SUBJECTS)
         task_id = webhook.settings.task_id
         scope = Scope(ref=parse_task_id(task_id)) if task_id else Scope(owner=self._ref.owner)
         place = FeedPosition(saved, Unheard())

@@ -40,7 +40,7 @@ from ..projections.task_view import Listed, TaskView
 from ..runtime.service import Service
 from ..streams.backlog import delete_hiding
 from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import SUBJECTS_PAGE, last_sequence, list_subjects
+from ..streams.jetstream.messages import SUBJECTS_PAGE, last_sequence, last_sequence_of_most, list_subjects
 from ..streams.leases import Lease, Membership
 from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
 from ..streams.topology.sources import raise_floor
@@ -205,7 +205,7 @@ class Reconciler(Service):
 
     async def _projection_is_current(self) -> None:
         """Raise StoreUnavailable unless the projection reflects the whole log: remedies from less would be guesses."""
-        last = await last_sequence(self._connection, TASKS, TASK_SUBJECTS)  # fences are not projected
+        last = await last_sequence_of_most(self._connection, TASKS, TASK_SUBJECTS)  # fences are not projected
         for _ in range(100):
             if await projected(self._tasks_bucket) >= last:
                 return

@@ -15,7 +15,7 @@ from ..events.task import TaskCancelled
 from ..runtime.service import Service
 from ..streams.client.connection import Connection
 from ..streams.jetstream.consumers import follow
-from ..streams.jetstream.messages import Position, last_sequence
+from ..streams.jetstream.messages import Position, last_sequence_of_most
 from ..streams.log import decode
 from ..streams.tail import Tail
 from ..streams.topology.definitions import TASKS
@@ -51,7 +51,7 @@ class TaskEventListener(Service):
 
     async def begin(self) -> None:
         """Start at the present end of the log. Raises StoreUnavailable."""
-        self._after = await last_sequence(self._connection, TASKS, TASK_SUBJECTS)
+        self._after = await last_sequence_of_most(self._connection, TASKS, TASK_SUBJECTS)
 
     async def _serve(self) -> None:
         """Report events until the tail gains its first or loses its last other reader."""

@@ -22,7 +22,7 @@ from ...events.subjects import TASK_SUBJECTS, server_token
 from ...instants import iso
 from ...projections.active import is_projected
 from ...projections.heartbeats import Heartbeat
-from ...streams.jetstream.messages import last_sequence
+from ...streams.jetstream.messages import last_sequence_of_most
 from ...streams.topology.definitions import TASKS
 from ..auth.access import ApiRequest, acts_for, check_server, origin
 from ..auth.authenticator import Identity
@@ -107,7 +107,7 @@ async def count_running(container: Container, server_id: str) -> tuple[int, bool
     try:
         return (await container.lists.running_now([server_id]))[server_id], True
     except IndexNotReady:
-        last = await last_sequence(container.reading, TASKS, TASK_SUBJECTS)
+        last = await last_sequence_of_most(container.reading, TASKS, TASK_SUBJECTS)
         is_current = await is_projected(container.buckets.tasks, last)
         return (await container.lists.running([server_id]))[server_id], is_current
 

@@ -19,7 +19,7 @@ from ...events.webhook import WebhookRegistered, WebhookSettings
 from ...instants import optional_milliseconds
 from ...projections.usage import OF_WEBHOOKS
 from ...projections.webhooks import load_webhooks
-from ...streams.jetstream.messages import last_sequence
+from ...streams.jetstream.messages import last_sequence, last_sequence_of_most
 from ...streams.log import Guard
 from ...streams.topology.definitions import TASKS, WEBHOOKS
 from ...vault.secrets import new_signing_secret
@@ -94,7 +94,7 @@ async def room_of(container: Container, owner: str) -> Guard:
 async def sequence_before(container: Container, request: ApiRequest, task_id: str | None) -> int:
     """Return the sequence after which events are sent: that before the task; without a task, the last one now."""
     if task_id is None:
-        return await last_sequence(container.reading, TASKS, TASK_SUBJECTS)
+        return await last_sequence_of_most(container.reading, TASKS, TASK_SUBJECTS)
     try:
         history = await container.tasks.history(owned_ref(request.user, task_id))
     except (NotFound, Forbidden):
@@ -135,7 +135,7 @@ async def change(
         types=tuple(body.types) if isinstance(body.types, list) else None,
         description=body.description if isinstance(body.description, str) else None,
         active=body.active if isinstance(body.active, bool) else None,
-        after=await last_sequence(container.reading, TASKS, TASK_SUBJECTS),
+        after=await last_sequence_of_most(container.reading, TASKS, TASK_SUBJECTS),
         reason=f"disabled by {request.user.subject}",
     )
     handle = partial(container.commands.webhooks.handle, ref, command, **origin(request))

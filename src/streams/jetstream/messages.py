@@ -29,6 +29,8 @@ MOST_SUBJECTS = 1_024
 """JetStream answers no more of them in one request for the last message of each."""
 SUBJECTS_PAGE = 100_000
 """JetStream lists at most this many subjects in one answer."""
+LOOKED_AT = 4
+"""Last messages of a stream that `last_sequence_of_most` looks at before it searches as `last_sequence` does."""
 TOO_MANY_RESULTS = "413"
 END_OF_BATCH = frozenset({"204", "404"})
 """The end of what a direct get answers; 404: there was nothing."""
@@ -66,6 +68,20 @@ async def last_sequence(connection: Connection, stream: str, filter_subject: str
     """Return the sequence of the last message on a filter as the leader knows it, 0 if there is none."""
     position = await last_position(connection, stream, filter_subject)
     return position.sequence if position else 0
+
+
+async def last_sequence_of_most(connection: Connection, stream: str, filter_subject: str) -> int:
+    """Return the same as `last_sequence`, for a filter `<prefix>.>` on which nearly all messages of the stream are.
+
+    JetStream searches all subjects of such a filter: 13 ms of its CPU in a stream of 150,000 events, 0.25 s for a
+    million tasks. So this looks at the last few messages, one after another.
+    """
+    last = int((await stream_info(connection, stream))["state"]["last_seq"])
+    for sequence in range(last, max(0, last - LOOKED_AT), -1):
+        position = await position_at(connection, stream, sequence)
+        if position is not None and position.subject.startswith(filter_subject.removesuffix(">")):
+            return sequence
+    return await last_sequence(connection, stream, filter_subject)
 
 
 async def last_position(connection: Connection, stream: str, filter_subject: str) -> Position | None:

@@ -28,7 +28,7 @@ from ...projections.active import projected, projection_reaches, running_on
 from ...runtime.service import Service
 from ...streams.buckets import BucketEntry
 from ...streams.jetstream.api import api
-from ...streams.jetstream.messages import last_sequence
+from ...streams.jetstream.messages import last_sequence_of_most
 from ...streams.leases import Lease, Leases, Membership
 from ...streams.topology.definitions import TASKS
 from .slots import Slots
@@ -210,7 +210,7 @@ class ServerAssignment(Service):
         while self._marks and self._marks[0][1] <= reflected:
             self._projected_by, _ = self._marks.popleft()
         now = time.monotonic()
-        self._marks.append((now, await last_sequence(self._connection, TASKS, TASK_SUBJECTS)))
+        self._marks.append((now, await last_sequence_of_most(self._connection, TASKS, TASK_SUBJECTS)))
 
     async def _serve_assigned(self, name: str) -> None:
         slots = self._slots
