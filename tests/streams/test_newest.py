@@ -108,7 +108,7 @@ async def test_a_page_of_a_long_history_costs_few_messages_and_bounded_bytes(str
 async def test_the_last_message_of_most_is_that_of_the_filter_without_a_search(
     stream: Connection, monkeypatch: pytest.MonkeyPatch, subjects: list[str]
 ) -> None:
-    """NATS searches every subject on a filter: 0.25 s of its CPU in a log of a million tasks."""
+    """NATS searches every subject on a filter: 13 ms of its CPU in a log of 150,000 events."""
     assert await last_sequence_of_most(stream, "S", "s.a.>") == 0
     await fill(stream, subjects)
     wanted = await last_sequence(stream, "S", "s.a.>")
