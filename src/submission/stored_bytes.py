@@ -76,7 +76,7 @@ class _Owner(Struct):
     warned_at: float = NEVER
 
 
-class _InFlight:
+class _SubmittedBytes:
     """Context in which bytes of an owner count as stored."""
 
     __slots__ = ("_owner", "_size_bytes")
@@ -125,9 +125,9 @@ class StoredQuota:
             found.warned_at = time.monotonic()
             log.warning("quota.nearly-full", owner=owner, stored_bytes=used, limit_bytes=limit)
 
-    def in_flight(self, owner: str, size_bytes: int) -> _InFlight:
+    def in_flight(self, owner: str, size_bytes: int) -> _SubmittedBytes:
         """Count bytes while they are being stored. Nothing may be awaited between `check` and this."""
-        return _InFlight(self._owners.get(owner) or _Owner(), size_bytes)
+        return _SubmittedBytes(self._owners.get(owner) or _Owner(), size_bytes)
 
     def record(self, owner: str, sequence: int, size_bytes: int, of: CountedLog = OF_TASKS) -> None:
         """Count what was stored at a sequence of a log."""
