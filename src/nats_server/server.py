@@ -40,6 +40,7 @@ from typing import IO, Self
 
 from ..clock import secret_token
 from ..errors import TaskstreamError
+from ..runtime.process import send_signal
 from ..settings import environment_of_nats_server
 from .config import ANY_PORT, CONFIG, HOST, USER, ClusterSeat, with_password, with_seat, with_values
 
@@ -383,15 +384,14 @@ def take_port(ports: Path) -> int | None:
 async def end(process: asyncio.subprocess.Process) -> None:
     """Terminate a process; kill it after STOP_TIMEOUT_SECONDS, or when this call is cancelled."""
     try:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        send_signal(process, signal.SIGTERM)
         async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
             await process.wait()
     except TimeoutError:
-        process.kill()
+        send_signal(process, signal.SIGKILL)
         await process.wait()
     except asyncio.CancelledError:
-        process.kill()
+        send_signal(process, signal.SIGKILL)
         raise
 
 

@@ -14,7 +14,6 @@ supervisor does. This process imports little, so it stays small.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
 import signal
@@ -33,7 +32,7 @@ from ..nats_server.server import LIBC, die_with_parent
 from ..runtime import logs
 from ..runtime.descriptors import raise_descriptor_limit
 from ..runtime.failures import EXIT_FAILED, ProcessFailed
-from ..runtime.process import REQUESTS_GRACE_SECONDS, announce, cores, listen, stop_signal
+from ..runtime.process import REQUESTS_GRACE_SECONDS, announce, cores, listen, send_signal, stop_signal
 from ..runtime.siblings import SiblingState
 from ..settings import Settings
 from ..streams.client.access import for_up
@@ -152,8 +151,7 @@ class Spawner:
     async def close(self) -> None:
         """Kill it; the kernel kills its children."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            send_signal(self._process, signal.SIGKILL)
             await self._process.wait()
         if self._listening is not None:
             await self._listening
@@ -209,8 +207,7 @@ class Spawner:
             self._sender = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SpawnerGone())
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        send_signal(process, signal.SIGKILL)
         await process.wait()
         for pid in [pid for pid, ended in self._exits.items() if not ended.done()]:
             await _gone(pid)

@@ -154,7 +154,7 @@ class AttemptReports:
             task.by, task.cause = by, cause
             if task.flush is None:
                 task.flush = asyncio.create_task(self._flush_later(ref, task))
-            await self._push(ref, task, waiting, events[0], by)
+            await self._push(ref, waiting, events[0], by, after=max(task.last, known.sequence))
 
     async def _append_large(
         self, ref: TaskRef, task: _Throttle, command: ReportProgress, data: bytes, *, by: Actor, cause: str
@@ -302,10 +302,11 @@ class AttemptReports:
             task = self._tasks[ref] = _Throttle(at=time.monotonic())
         return task
 
-    async def _push(self, ref: TaskRef, task: _Throttle, waiting: ReportProgress, event: TaskEvent, by: Actor) -> None:
+    async def _push(self, ref: TaskRef, waiting: ReportProgress, event: TaskEvent, by: Actor, after: int) -> None:
+        """Push a report live. `after`: sequence of the last event of the task that is known here."""
         assert isinstance(event, ProgressReported)
         report = live.LiveReport(
-            batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event, after=task.last
+            batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event, after=after
         )
         with contextlib.suppress(StoreUnavailable):  # listeners get it from the log later
             await self._connection.publish(live_subject(ref), live.encode(report))

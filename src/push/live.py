@@ -32,7 +32,7 @@ class LiveReport(Struct, frozen=True, kw_only=True):
     by: Actor
     event: ProgressReported
     after: int = 0
-    """Sequence of the report before the batch; this one is pushed after it."""
+    """Sequence of the last event of the task that its sender knew; this one is pushed after it."""
 
 
 _decode = msgspec.json.Decoder(LiveReport).decode

@@ -84,3 +84,14 @@ def stop_signal() -> asyncio.Event:
     for number in numbers:
         loop.add_signal_handler(number, on_signal)
     return stop
+
+
+def send_signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Send a signal to a child; does nothing if it has ended.
+
+    asyncio's own methods ask first whether the child has ended, which hides its exit status from whoever waits for it:
+    status 255 and a warning in the log.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)

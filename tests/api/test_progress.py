@@ -152,6 +152,7 @@ async def test_the_stored_progress_of_a_task_is_bounded_and_followers_see_all(
     async with working(nats_url) as (service, backend, task_id):
         async with opened(service.alice, f"/api/task/{task_id}/stream") as stream:
             await received(stream, 1)
+            await wait_until(lambda: service.container.feeds.hub.position, "the stream to be live")
             for number in range(10):
                 await backend.report(
                     backend.calls[0], "PROCESSING", progress=number, output="x" * 400, custom_data={"n": "y" * 2_000}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -364,7 +363,7 @@ async def test_private_addresses_are_refused_unless_allowed(guarded: Service) ->
 
 
 async def test_an_api_key_reaches_the_backend_and_is_shown_nowhere(
-    nats: NatsServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    nats: NatsServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with running_service(nats.url, log_level="debug") as service, BackendServer() as backend:
         admin = service.admin
@@ -387,7 +386,7 @@ async def test_an_api_key_reaches_the_backend_and_is_shown_nowhere(
         assert backend.headers[0]["Authorization"] == f"Bearer {KEY}"
         assert (await admin.get("/api/servers/gpu-1"))["hasApiKey"] is True
         assert all(KEY not in repr(answer) for answer in shown)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    files = [path for path in nats.folder.rglob("*") if path.is_file()]
     assert any(b"gpu-1" in path.read_bytes() for path in files)
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
     output = capfd.readouterr()

@@ -167,6 +167,7 @@ async def test_a_worker_that_is_cut_off_loses_its_servers_and_calls_when_its_tim
             call.cancel()
         await asyncio.gather(*cut_off._runner._running, return_exceptions=True)
         await cut_off._session.close()
+        await cut_off._webhook_session.close()
 
 
 async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str, backend: BackendServer) -> None:
