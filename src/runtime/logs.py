@@ -25,6 +25,13 @@ PAUSE_SECONDS = 5.0
 """Then one line each so many seconds."""
 MOST_KINDS = 1_000
 """Kinds remembered; the code has fewer."""
+LINE_BYTES = 4_096
+"""A write of so many bytes to a pipe is never mixed with another process's (PIPE_BUF of Linux)."""
+CUT = " […] "
+SHORTEST_CUT = 100
+"""Texts of fewer characters are not shortened."""
+ESSENTIAL = frozenset({"process", "event", "level", "timestamp"})
+"""Fields of a line that is too long however its texts are shortened."""
 LIMITED = frozenset({"warning", "error", "critical"})
 
 
@@ -76,6 +83,35 @@ class _NameProcess:
 
     def __call__(self, _logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         return {"process": self._process, **event}
+
+
+class _JsonLine:
+    """Renderer of a JSON line of at most LINE_BYTES; long texts lose their middle."""
+
+    def __init__(self) -> None:
+        self._render = structlog.processors.JSONRenderer()
+
+    def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+        line = self._line(logger, method, event)
+        while len(line) >= LINE_BYTES:
+            texts = {name: value for name, value in event.items() if isinstance(value, str)}
+            longest = max(texts, key=lambda name: len(texts[name]), default=None)
+            if longest is None or len(texts[longest]) <= SHORTEST_CUT:
+                event = {name: value for name, value in texts.items() if name in ESSENTIAL}
+                return self._line(logger, method, event)
+            event[longest] = _without_middle(texts[longest], len(line) - LINE_BYTES + 1)
+            line = self._line(logger, method, event)
+        return line
+
+    def _line(self, logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+        return str(self._render(logger, method, dict(event)))
+
+
+def _without_middle(text: str, excess: int) -> str:
+    """Return a text whose JSON is shorter by about so many bytes. Its end is worth more: an error's is."""
+    length = len(json.dumps(text))
+    left = max(0, len(text) * (length - excess) // length - len(CUT))
+    return text[: left // 4] + CUT + text[len(text) - (left - left // 4) :]
 
 
 class _LimitLibraries(logging.Filter):
@@ -136,7 +172,8 @@ def log_request(*, id: str, caller: str | None, method: str, route: str, status:
 def configure(settings: Settings, process: str = "") -> None:
     """Set up logging to standard error, for this package and its libraries.
 
-    Each line has the field `process` unless it is empty. A line is one write, so lines of several processes do not mix.
+    Each line has the field `process` unless it is empty. A JSON line is one write of at most LINE_BYTES, so lines of
+    several processes do not mix.
     """
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -151,7 +188,7 @@ def configure(settings: Settings, process: str = "") -> None:
         *([_NameProcess(process)] if process else []),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, _JsonLine()]
         if as_json
         # Plain: where `rich` is installed, structlog's default shows local variables, secrets included.
         else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]

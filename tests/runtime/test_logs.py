@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 from collections import Counter
@@ -143,6 +144,24 @@ def test_a_log_that_cannot_be_written_fails_nothing_else(log_format: Any, monkey
     structlog.get_logger("ours").warning("tried")
 
 
+@pytest.mark.usefixtures("unconfigured")
+@pytest.mark.parametrize("text", ["x" * 9_000, "é" * 9_000, "\n" * 9_000, "a" + "\U0001f600" * 3_000 + "z"])
+def test_a_long_text_loses_its_middle(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Settings(log_format="json"), "api-1")
+    structlog.get_logger("ours").info("said", text=text, other="short")
+    structlog.get_logger("ours").info("counted", numbers=list(range(5_000)))
+
+    said, counted = capsys.readouterr().err.splitlines()
+    assert len(said.encode()) < logs.LINE_BYTES
+    found = json.loads(said)
+    assert (found["event"], found["process"], found["other"]) == ("said", "api-1", "short")
+    begin, _, end = found["text"].partition(logs.CUT)
+    assert text.startswith(begin)
+    assert text.endswith(end)
+    assert len(end) > len(begin) > 0
+    assert json.loads(counted).keys() == logs.ESSENTIAL
+
+
 WRITER = """
 import logging, sys, structlog
 from taskstream.runtime import logs
@@ -168,7 +187,9 @@ def test_lines_of_several_processes_do_not_mix() -> None:
         each.stdin.write(b"go\n")
         each.stdin.close()
     with os.fdopen(reader) as output:
-        lines = [json.loads(line) for line in output]
+        written = list(output)
+    lines = [json.loads(line) for line in written]
+    assert max(map(len, written)) <= select.PIPE_BUF
     assert [each.wait() for each in started] == [0, 0]
     count = Counter((line["process"], line["event"]) for line in lines)
     assert count == {(name, event): 400 for name in ("api-1", "worker-1") for event in ("event", "request")}
