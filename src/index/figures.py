@@ -95,14 +95,14 @@ class Row(Struct):
 
 
 class Shape(Struct):
-    """An error's shape, and the last failure of it."""
+    """An error's shape, and the newest task that failed with it."""
 
     kind: str
     text: str
     first: int
     last: int
     example_sequence: int
-    """Place in the log of the submission of the task that failed last."""
+    """Place of that task's submission in the log."""
     example_text: str
 
 
@@ -133,7 +133,8 @@ STORE_FIGURES = """INSERT INTO figures (unit, start, owner, total, flows, failur
  failures = excluded.failures"""
 STORE_SHAPE = """INSERT INTO shapes (owner, shape, kind, text, first, last, example_sequence, example_text)
  VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, shape) DO UPDATE SET first = min(first, excluded.first),
- last = max(last, excluded.last), example_sequence = excluded.example_sequence, example_text = excluded.example_text"""
+ last = max(last, excluded.last), example_sequence = max(example_sequence, excluded.example_sequence),
+ example_text = iif(excluded.example_sequence >= example_sequence, excluded.example_text, example_text)"""
 
 _pack = msgspec.msgpack.Encoder().encode
 unpack_flow = msgspec.msgpack.Decoder(Flow).decode
@@ -322,12 +323,13 @@ class Figures:
             add_failures(found, failures)
         else:
             self._pending.failures[place] = failures
-        for who in (owner, ALL):
-            shapes = self._pending.shapes
-            known = shapes.get((who, shape))
-            first, last = (at, at) if known is None else (min(known.first, at), max(known.last, at))
-            example = view.created_sequence, view.error[:LONGEST_EXAMPLE]
-            shapes[who, shape] = Shape(kind, text[:LONGEST_SHAPE], first, last, *example)
+        shapes = self._pending.shapes
+        known = shapes.get((owner, shape))
+        first, last = (at, at) if known is None else (min(known.first, at), max(known.last, at))
+        example = view.created_sequence, view.error[:LONGEST_EXAMPLE]
+        if known is not None and known.example_sequence > view.created_sequence:
+            example = known.example_sequence, known.example_text
+        shapes[owner, shape] = Shape(kind, text[:LONGEST_SHAPE], first, last, *example)
 
 
 def changes_of(pending: Pending) -> tuple[dict[Counted, list[int]], dict[FlowPlace, Flow]]:
@@ -500,10 +502,13 @@ class Tables:
         return True
 
     def _store_shapes(self, connection: sqlite3.Connection, pending: Pending) -> None:
+        """Store the shapes that owners have; what everybody has comes from these alone."""
         rows = [
-            (owner, shape, *astuple(found))
+            (who, shape, *astuple(found))
             for (owner, shape), found in pending.shapes.items()
             if shape in self._shapes.get(owner, ())
+            for who in (owner, ALL)
+            if shape in self._shapes.get(who, ())
         ]
         connection.executemany(STORE_SHAPE, rows)
 

@@ -138,10 +138,17 @@ async def refused_requests(service: ServiceClients, key: str) -> bytes:
 async def sealed_keys(nats: Nats) -> list[bytes]:
     """Return the keys of tasks that the bucket of secrets has."""
     bucket = await nats.jetstream().key_value("secrets")
-    try:
-        names = await bucket.keys()
-    except nats_py.js.errors.NoKeysError:
-        return []
+
+    async def listed() -> list[list[str]] | None:
+        try:
+            async with asyncio.timeout(5):  # nats-py waits for ever if a key is deleted while it lists them
+                return [await bucket.keys()]
+        except nats_py.js.errors.NoKeysError:
+            return [[]]
+        except TimeoutError:
+            return None
+
+    [names] = await wait_until(listed, "the keys to be listed")
     found = []
     for name in filter(lambda name: name.startswith("task."), names):
         with contextlib.suppress(nats_py.js.errors.KeyNotFoundError):  # destroyed meanwhile: its task has ended
