@@ -8,7 +8,7 @@ from pathlib import Path
 MEMORY = Path("/dev/shm")
 """A file system in memory, where there is one (Linux)."""
 MEMORY_BYTES = 1024**3
-"""What must be free in it: a container has 64 MB by default, too little for the largest tests."""
+"""Free space that tests need in it; a container has 64 MB by default."""
 
 
 def memory() -> Path | None:

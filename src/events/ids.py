@@ -31,6 +31,8 @@ NAME_TOKEN_LENGTH = 64
 
 TOKENS_KEPT = 4_096
 """Texts whose tokens are kept: a submission needs five, of the same few owners, types and pools."""
+LONGEST_KEPT = 256
+"""Characters of a text whose token is kept: callers choose them."""
 
 _SAFE_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE_BYTE = re.compile(rb"[^A-Za-z0-9_-]")
@@ -76,12 +78,15 @@ class ScheduleRef(_Ref):
     __slots__ = ()
 
 
-@lru_cache(TOKENS_KEPT)
 def token(text: str, longest: int = NAME_TOKEN_LENGTH) -> str:
     """Return `text` as one subject token of at most `longest` characters.
 
     Raises ValueError for empty text.
     """
+    return _kept_token(text, longest) if len(text) <= LONGEST_KEPT else _token(text, longest)
+
+
+def _token(text: str, longest: int) -> str:
     if not text:
         raise ValueError("empty text has no token")
     if len(text) <= longest and _SAFE_TOKEN.fullmatch(text):
@@ -91,6 +96,9 @@ def token(text: str, longest: int = NAME_TOKEN_LENGTH) -> str:
         return escaped
     # "=h" is no escape, so a digest is never mistaken for escaped text.
     return "=h" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+_kept_token = lru_cache(TOKENS_KEPT)(_token)
 
 
 def owner_token(subject: str) -> str:

@@ -58,7 +58,6 @@ READY_RETRIES = ("due.retry.*.*.*.*", "dispatch.{{wildcard(1)}}.{{wildcard(2)}}.
 """The same from RETRIES."""
 
 
-@lru_cache(maxsize=1_024)
 def server_token(server_id: str) -> str:
     return token(server_id) if server_id else NO_SERVER
 

@@ -24,7 +24,6 @@ from ..runtime.service import Service
 from ..runtime.shared_reads import SharedReads
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import Position, position_at, read_some
-from ..streams.jetstream.patience import Patience
 from ..streams.tail import LogReplaced, Tail
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import LogExtent, read_extent
@@ -47,8 +46,6 @@ MOST_CHANGED = 4 * FLUSH_AT
 """Changed tasks beyond which the fold waits for the file."""
 FLUSH_SECONDS = 1.0
 """How long a change may stay in memory while nobody asks."""
-LINGER_SECONDS = 0.25
-"""How long events may stay with NATS while nobody asks: they arrive together, in one wake-up."""
 READ_AT_ONCE = 1_000
 NEAR = 1_000
 """Events before the end from which on an index that is filled reads with everybody else."""
@@ -114,8 +111,6 @@ class Indexer(Service):
         """A flush has ended."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         """Readers that wait for a sequence."""
-        self._patience = Patience()
-        """How long events may stay with NATS: not at all until the index is current, and while readers wait."""
         self._was_current = False
         """It has reached the end of the log that there was when it was opened."""
         self._is_at_end: int | None = None
@@ -157,7 +152,6 @@ class Indexer(Service):
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (sequence, reached)
         self._waiting.append(waiting)
-        self._set_patience()
         if index is not None:
             self._set_due(index)
         try:
@@ -168,10 +162,6 @@ class Indexer(Service):
         finally:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(waiting)
-            self._set_patience()
-
-    def _set_patience(self) -> None:
-        self._patience.change(LINGER_SECONDS if self._was_current and not self._waiting else 0.0)
 
     async def status(self) -> IndexStatus:
         """Return how far the index is. Raises StoreUnavailable."""
@@ -309,7 +299,7 @@ class Indexer(Service):
             await self._fold(index, positions)
         if index.position >= end:
             self._set_current(index)
-        async with contextlib.aclosing(self._tail.follow(index.position, patience=self._patience)) as batches:
+        async with contextlib.aclosing(self._tail.follow(index.position)) as batches:
             async for positions in batches:
                 await self._fold(index, positions)
                 if not positions or index.position >= end:
@@ -399,7 +389,6 @@ class Indexer(Service):
         self._flushed.set()
         if self._is_at_end is not None and index.stored >= self._is_at_end:
             self._was_current, self._is_at_end = True, None
-            self._set_patience()
             log.info("index.current", sequence=index.stored)
         for sequence, reached in self._waiting if self._was_current else ():
             if sequence <= index.stored and not reached.done():
@@ -436,7 +425,6 @@ class Indexer(Service):
         self._index = None
         self.generation += 1
         self._was_current, self._is_at_end = False, None
-        self._set_patience()
 
     def _count_rebuild(self) -> None:
         self.rebuilds += 1

@@ -89,8 +89,7 @@ def stop_signal() -> asyncio.Event:
 def send_signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     """Send a signal to a child; does nothing if it has ended.
 
-    asyncio's own methods ask first whether the child has ended, which hides its exit status from whoever waits for it:
-    status 255 and a warning in the log.
+    asyncio's own methods may take the exit status from whoever waits for it, who then sees 255.
     """
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):

@@ -16,7 +16,6 @@ from ..errors import TaskstreamError
 from .client.connection import Connection
 from .jetstream.consumers import FOLLOW_BATCH, follow
 from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, Position, read_some
-from .jetstream.patience import Patience
 
 KEPT = 4_096
 """Messages kept in memory; up to twice as many for a moment."""
@@ -71,10 +70,8 @@ class Tail:
         self._ends = 0
         """How often the end of the stream was reached."""
         self._is_at_end = False
-        self._readers: dict[asyncio.Event, Patience] = {}
-        """Events that are set when there are new messages, or the end is reached."""
-        self._patience = Patience()
-        """That of the least patient reader."""
+        self._readers: set[asyncio.Event] = set()
+        """Set when there are new messages, or the end is reached."""
 
     @property
     def reader_count(self) -> int:
@@ -87,16 +84,13 @@ class Tail:
             return self._kept[place]
         return None
 
-    async def follow(
-        self, after: int, linger_seconds: float = 0.0, patience: Patience | None = None
-    ) -> AsyncGenerator[list[Position], None]:
+    async def follow(self, after: int, linger_seconds: float = 0.0) -> AsyncGenerator[list[Position], None]:
         """Yield the messages after a sequence as `consumers.follow` does, without end.
 
-        An empty list means that all messages up to now have been yielded. Messages stay with NATS while every reader
-        has patience. Raises StoreError if a reader that is behind cannot read on, and LogReplaced.
+        An empty list means that all messages up to now have been yielded. Raises StoreError if a reader that is behind
+        cannot read on, and LogReplaced.
         """
-        patience = patience or Patience()
-        news = self._join(after, patience)
+        news = self._join(after)
         generation = self._generation
         reported = self._ends
         has_lingered = False
@@ -109,14 +103,10 @@ class Tail:
                 positions = self._kept_after(after) if is_near else await self._read(after)
                 # A batch that does not reach the end is full, of few messages if they are large.
                 is_last = bool(positions) and positions[-1].sequence >= self._end
-                if not has_lingered and is_last and len(positions) < FOLLOW_BATCH:
+                if linger_seconds and not has_lingered and is_last and len(positions) < FOLLOW_BATCH:
+                    await asyncio.sleep(linger_seconds)
                     has_lingered = True
-                    if linger_seconds:
-                        await asyncio.sleep(linger_seconds)
-                        continue
-                    if patience.seconds > self._patience.seconds:  # others are less patient
-                        await patience.pause()
-                        continue
+                    continue
                 has_lingered = False
                 if positions:
                     after = positions[-1].sequence
@@ -133,28 +123,21 @@ class Tail:
         finally:
             self._leave(news)
 
-    def _join(self, after: int, patience: Patience) -> asyncio.Event:
+    def _join(self, after: int) -> asyncio.Event:
         news = asyncio.Event()
         if not self._readers or self._is_replaced:
             self._forget(after)
-        self._readers[news] = patience
-        patience.on_change(self._set_patience)
+        self._readers.add(news)
         # Restart also a running consumer: only a new one reports the current end.
         self._stop()
-        self._set_patience()
         self._source = asyncio.create_task(self._keep(), name=f"tail-{self._stream}")
         return news
 
     def _leave(self, news: asyncio.Event) -> None:
-        self._readers.pop(news).on_change()
-        if self._readers:
-            self._set_patience()
-        else:
+        self._readers.discard(news)
+        if not self._readers:
             self._stop()
             self._forget(0)
-
-    def _set_patience(self) -> None:
-        self._patience.change(min(patience.seconds for patience in self._readers.values()))
 
     def _stop(self) -> None:
         if self._source is not None:
@@ -171,14 +154,7 @@ class Tail:
     async def _keep(self) -> None:
         """Read new messages until stopped."""
         try:
-            following = follow(
-                self._connection,
-                self._stream,
-                [self._filter],
-                self._end,
-                check=self._check_last,
-                patience=self._patience,
-            )
+            following = follow(self._connection, self._stream, [self._filter], self._end, check=self._check_last)
             async with contextlib.aclosing(following) as batches:
                 async for positions in batches:
                     self._take(positions)

@@ -141,7 +141,7 @@ async def sealed_keys(nats: Nats) -> list[bytes]:
 
     async def listed() -> list[list[str]] | None:
         try:
-            async with asyncio.timeout(5):  # nats-py waits for ever if a key is deleted while it lists them
+            async with asyncio.timeout(5):  # a key deleted meanwhile lets nats-py wait for ever
                 return [await bucket.keys()]
         except nats_py.js.errors.NoKeysError:
             return [[]]

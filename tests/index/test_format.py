@@ -1,4 +1,4 @@
-"""FORMAT names one content of the index: whoever changes the tables, or what is folded into them, must raise it.
+"""FORMAT names one content of the index. A change of the tables, or of what is folded into them, must raise it.
 
 A process that finds a file of its FORMAT continues it, so a file of the same number with another content would be half
 of each. After a change raise FORMAT in src/index/schema.py, and run this test with UPDATE_FORMAT=1.

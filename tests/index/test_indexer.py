@@ -224,27 +224,3 @@ async def test_an_event_that_names_no_task_stops_lists_and_nothing_else(api: Ser
     with pytest.raises(IndexNotReady, match="run the version that wrote the event"):
         await rows(api.container)
     assert (await api.alice.call("POST", "/api/task", {"type": "default", "payload": {}})).status == 200
-
-
-async def test_events_stay_with_nats_until_a_list_asks_which_then_has_them_all(
-    api: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Many events wake the process once; a list has every write acknowledged before the request all the same."""
-    index = api.container.indexer
-    await index.current()
-    monkeypatch.setattr(indexer, "LINGER_SECONDS", 60.0)
-    index._set_patience()
-    folds = 0
-    fold = index._fold
-
-    async def counting(given: Any, positions: Any) -> None:
-        nonlocal folds
-        folds += bool(positions)
-        await fold(given, positions)
-
-    monkeypatch.setattr(index, "_fold", counting)
-    last = [await give(api.container.commands, ref(number), submission(), claim(), success()) for number in range(20)]
-    before = folds
-    assert [sequence for _, sequence in await rows(api.container)] == last
-    assert before <= 3
-    assert folds <= 8  # 60 if each event came alone

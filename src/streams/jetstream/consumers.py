@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -20,7 +20,6 @@ from ...instants import nanoseconds
 from ..client.connection import Connection, status_of
 from .api import api
 from .messages import Position
-from .patience import Patience
 
 log = structlog.get_logger(__name__)
 
@@ -39,8 +38,6 @@ BYTES_USED_UP = "Message Size Exceeds MaxBytes"
 REQUEST_ENDS = frozenset({BYTES_USED_UP, "Batch Completed"})
 """NATS' descriptions (409) of the end of a request with a limit of bytes. After another one, `follow` starts again."""
 RETRY_PAUSE_SECONDS = 0.5
-DELIVERIES_REMEMBERED = 512
-"""A message of a queue is asked for its delivery several times; so many may be fetched at once."""
 MOST_FILTERS = 1_000
 """Filters of one consumer. 300 cost NATS 25 ms, whatever the length of the stream."""
 
@@ -60,16 +57,9 @@ class DeliveryInfo(NamedTuple):
 
 def delivery_info(message: Msg) -> DeliveryInfo:
     """Read `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]`."""
-    return _remembered_delivery(message.reply)
-
-
-def _read_delivery(reply: str) -> DeliveryInfo:
-    tokens = reply.split(".")
+    tokens = message.reply.split(".")
     first = 4 if len(tokens) == 9 else 6
     return DeliveryInfo(*map(int, tokens[first : first + 5]))
-
-
-_remembered_delivery = lru_cache(maxsize=DELIVERIES_REMEMBERED)(_read_delivery)
 
 
 class _Silence:
@@ -265,18 +255,9 @@ def _follow_request(max_bytes: int) -> bytes:
     return msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": expires, "max_bytes": max_bytes})
 
 
-def _fetch_request(max_bytes: int) -> bytes:
-    """Return a request for what there is now."""
-    return msgspec.json.encode({"batch": FOLLOW_BATCH, "no_wait": True, "max_bytes": max_bytes})
-
-
-FIRST_REQUEST = msgspec.json.encode({"batch": 1, "expires": nanoseconds(timedelta(seconds=FOLLOW_EXPIRES_SECONDS))})
-"""A request for the next message alone."""
-
-
 def _has_ended(message: Msg) -> bool:
     """Return True if a request has ended: its messages were delivered, or its time or its bytes were used up."""
-    return status_of(message) in ("404", "408") or _description(message) in REQUEST_ENDS
+    return status_of(message) == "408" or _description(message) in REQUEST_ENDS
 
 
 def _description(message: Msg) -> str:
@@ -299,21 +280,18 @@ async def follow(
     after: int,
     linger_seconds: float = 0.0,
     check: Callable[[], Awaitable[None]] | None = None,
-    patience: Patience | None = None,
 ) -> AsyncGenerator[list[Position], None]:
     """Yield the messages after a sequence as they arrive, in order, without gaps and without end.
 
     Messages that arrive within `linger_seconds` are yielded together, unless a full batch has arrived already. An empty
     list means that all messages up to now have been yielded. A lost connection or consumer causes no gap. `check` is
     awaited before each consumer; what it raises ends the messages, but for a StoreError, after which it is tried again.
-    `patience`: how long messages may stay with NATS, to come together. Default: they come at once.
     """
-    patience = patience or Patience()
     while True:
         try:
             if check is not None:
                 await check()
-            once = _follow_once(connection, stream, filters, after, linger_seconds, patience)
+            once = _follow_once(connection, stream, filters, after, linger_seconds)
             async with contextlib.aclosing(once) as batches:
                 async for positions in batches:
                     if positions:
@@ -344,75 +322,12 @@ async def read_before(
     raise StoreUnavailable(f"{stream} has ended before {before}")
 
 
-class _Requests:
-    """The requests of one reader.
-
-    A reader without time has two open, so that the next messages are on their way while it handles the last. One with
-    time asks for the next message alone, and some time after that has come for all that there is.
-    """
-
-    def __init__(self, connection: Connection, subject: str, inbox: str, patience: Patience) -> None:
-        self.is_patient = False
-        self._connection = connection
-        self._subject = subject
-        self._inbox = inbox
-        self._patience = patience
-        self._wanted = 0
-        """Messages that were requested and have not come."""
-        self._max_bytes = FOLLOW_BYTES
-        self._asks_first = False
-        """The last request was for the next message alone."""
-        self._asks_all = False
-        """It was for all that there was."""
-
-    @property
-    def may_pause(self) -> bool:
-        """Return True if what has arrived may wait for more."""
-        return self.is_patient and not self._asks_all
-
-    async def send(self, pending: int, *, has_new: bool) -> None:
-        """Ask for more. `pending`: messages that NATS has not delivered. `has_new`: the last wait has brought some."""
-        self.is_patient = self._patience.seconds > 0 and pending < FOLLOW_BATCH
-        if not self.is_patient:
-            while self._wanted <= FOLLOW_BATCH:
-                await self._send(_follow_request(self._max_bytes))
-                self._wanted += FOLLOW_BATCH
-                self._asks_first = self._asks_all = False
-        elif self._wanted <= 0:
-            self._asks_all = has_new and (self._asks_first or pending > 0)
-            self._asks_first = not self._asks_all
-            await self._send(FIRST_REQUEST if self._asks_first else _fetch_request(self._max_bytes))
-            self._wanted = 1 if self._asks_first else FOLLOW_BATCH
-
-    async def _send(self, request: bytes) -> None:
-        await self._connection.publish(self._subject, request, self._inbox)
-
-    def came(self) -> None:
-        """Record that a message came."""
-        self._max_bytes = FOLLOW_BYTES
-        self._wanted -= 1
-
-    def ended(self, status: Msg) -> bool:
-        """Record that a request has ended; return False if the consumer or its server is gone."""
-        if not _has_ended(status):
-            return False
-        self._wanted -= _undelivered(status)
-        if _description(status) == BYTES_USED_UP:
-            self._max_bytes *= 2  # the next message may be larger than all of them
-        return True
-
-
-_NUDGE = Msg(None)  # type: ignore[arg-type]
-"""Ends a wait for messages when the patience has changed."""
-
-
 async def _follow_once(
     connection: Connection,
     stream: str,
     filters: Sequence[str],
     after: int,
     linger_seconds: float,
-    patience: Patience,
 ) -> AsyncGenerator[list[Position], None]:
     name, is_at_end = await _create_reader(connection, stream, filters, after)
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
@@ -420,17 +335,18 @@ async def _follow_once(
     # The consumer is in memory. If the connection is lost, the consumer probably is too, without any message.
     loss = connection.open_inbox(arrived.put_nowait)
     subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
-    requests = _Requests(connection, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", subscription.subject, patience)
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
     silence = _Silence(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS, partial(arrived.put_nowait, None))
-    expected = 0
-    pending = 0 if is_at_end else FOLLOW_BATCH
+    wanted = expected = pending = 0
+    max_bytes = FOLLOW_BYTES
     positions: list[Position] = []
-    patience.on_change(partial(arrived.put_nowait, _NUDGE))
     try:
         if is_at_end:
             yield []
         while True:
-            await requests.send(pending, has_new=bool(positions))
+            while wanted <= FOLLOW_BATCH:  # also before each yield: the next messages are on their way meanwhile
+                await connection.publish(subject, _follow_request(max_bytes), subscription.subject)
+                wanted += FOLLOW_BATCH
             if positions:
                 yield positions
                 if pending == 0:
@@ -440,39 +356,32 @@ async def _follow_once(
             silence.end()
             if linger_seconds and arrived.qsize() < FOLLOW_BATCH:
                 await asyncio.sleep(linger_seconds)
-            elif requests.may_pause and messages[0] is not _NUDGE:
-                await patience.pause()
             while not arrived.empty():
                 messages.append(arrived.get_nowait())
             positions = []
             for message in messages:
                 if message is None:
                     return
-                if message is _NUDGE:
-                    continue
                 if _is_status(message):
-                    if not requests.ended(message):
+                    if not _has_ended(message):
                         return  # deleted, or its server is gone
+                    wanted -= _undelivered(message)
+                    if _description(message) == BYTES_USED_UP:
+                        max_bytes *= 2  # the next message may be larger than all of them
                     continue
-                sequence, consumer_sequence, pending = _place(message.reply)
+                max_bytes = FOLLOW_BYTES
+                place = delivery_info(message)
                 expected += 1
-                if consumer_sequence != expected:
+                if place.consumer_sequence != expected:
                     return  # a message was lost
-                requests.came()
-                positions.append(Position(sequence, message.subject, message.data))
+                wanted -= 1
+                pending = place.pending
+                positions.append(Position(place.stream_sequence, message.subject, message.data))
     finally:
         silence.close()
-        patience.on_change()
         connection.close_inbox(loss)
         with contextlib.suppress(nats.errors.Error):  # the connection was closed
             await subscription.unsubscribe()
         # The server would drop the consumer only after `inactive_threshold`.
         with contextlib.suppress(StoreUnavailable):
             await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
-
-
-def _place(reply: str) -> tuple[int, int, int]:
-    """Return the sequences in the stream and of the consumer, and what is pending, as `delivery_info` does."""
-    tokens = reply.split(".")
-    first = 5 if len(tokens) == 9 else 7
-    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])

@@ -40,7 +40,7 @@ class ServerCapacity(Struct, frozen=True, kw_only=True):
 
     @property
     def serves(self) -> tuple[object, ...]:
-        """What it is indexed by."""
+        """What it is found by."""
         return self.types, self.pools, self.labels
 
     @property
