@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ..errors import OutcomeUnknown, StoreUnavailable
-from ..streams.client.connection import Connection, status_of
+from ..streams.client.connection import Connection, NoResponders, status_of
 from ..streams.jetstream.api import api, decode_answer
 
 BEGIN_SECONDS = 600.0
@@ -25,6 +26,9 @@ PAUSE_SECONDS = 60.0
 """Longest pause between two chunks."""
 CHUNK_SECONDS = 300.0
 """Time NATS may take to restore one chunk, which may hold thousands of messages, each synced."""
+UNHEARD_SECONDS = 10.0
+"""Time that a cluster may take to tell the client's server which one restores."""
+UNHEARD_PAUSE_SECONDS = 0.05
 WINDOW_BYTES = 8 * 1024 * 1024
 """Bytes sent and not yet acknowledged."""
 ENDED_WELL = frozenset({None, "204"})
@@ -84,12 +88,23 @@ async def restore_snapshot(connection: Connection, snapshot: Snapshot, chunks: I
     request = {"config": snapshot.config, "state": snapshot.state}
     subject = (await api(connection, name, request, PAUSE_SECONDS))["deliver_subject"]
     for chunk in chunks:
-        taken = await connection.request(subject, chunk, timeout_seconds=CHUNK_SECONDS)
+        taken = await _send(connection, subject, chunk)
         if taken.data:
             decode_answer(name, taken)
-    done = decode_answer(name, await connection.request(subject, timeout_seconds=CHUNK_SECONDS))
-    state: dict[str, Any] = done["state"]
+    state: dict[str, Any] = decode_answer(name, await _send(connection, subject, b""))["state"]
     return state
+
+
+async def _send(connection: Connection, subject: str, chunk: bytes) -> Msg:
+    """Send a chunk, again while nobody hears it; return the answer. Raises NoResponders after UNHEARD_SECONDS."""
+    give_up_at = time.monotonic() + UNHEARD_SECONDS
+    while True:
+        try:
+            return await connection.request(subject, chunk, timeout_seconds=CHUNK_SECONDS)
+        except NoResponders:
+            if time.monotonic() > give_up_at:
+                raise
+            await asyncio.sleep(UNHEARD_PAUSE_SECONDS)
 
 
 async def _next(stream: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:

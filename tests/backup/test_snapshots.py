@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from taskstream.backup.backup import back_up
 from taskstream.backup.restore import restore
@@ -85,6 +87,29 @@ async def test_of_a_restore_that_breaks_off_nats_keeps_a_part(container: Contain
     assert 0 < left["state"]["messages"] < 1_500
     with pytest.raises(NoResponders):
         await append(container.appending, 1)
+
+
+async def test_a_chunk_that_nobody_has_heard_yet_is_sent_again(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cluster, where the client's server hears of the restoring one's subscription a moment later."""
+    await append(container.appending, 10)
+    parts: list[bytes] = []
+    snapshot = await take_snapshot(container.reading, TASKS, parts.append)
+    await api(container.appending, f"STREAM.DELETE.{TASKS}")
+    unheard = 3
+    request = Connection.request
+
+    async def heard_later(self: Connection, subject: str, *given: Any, **named: Any) -> Msg:
+        nonlocal unheard
+        if "RESTORE." in subject and "API" not in subject and unheard:
+            unheard -= 1
+            raise NoResponders(subject)
+        return await request(self, subject, *given, **named)
+
+    monkeypatch.setattr(Connection, "request", heard_later)
+    state = await restore_snapshot(container.appending, snapshot, parts)
+    assert (unheard, state["messages"]) == (0, 10)
 
 
 async def test_one_server_s_backup_goes_into_a_cluster_and_back(container: Container, tmp_path: Path) -> None:
