@@ -65,17 +65,20 @@ def compared_figures(connection: sqlite3.Connection, now: datetime) -> dict[tupl
     for table, keys in (("counts", 4), ("sums", 2)):
         for row in connection.execute(f"SELECT * FROM {table}"):
             found[table, *row[:keys]] = row[keys:]
-    for *place, total, flows, failures in connection.execute(
-        "SELECT unit, start, owner, total, flows, failures FROM figures"
+    for *place, total, flows, failures, parts in connection.execute(
+        "SELECT unit, start, owner, total, flows, failures, parts FROM figures"
         " WHERE (unit = ? AND start >= ?) OR (unit = ? AND start >= ?)",
         (MINUTE, minute, HOUR, hour),
     ):
-        row = unpacked(total, flows, failures)
+        row = unpacked(total, flows, failures, parts)
         found["figures", *place] = (
             sorted(row.total.items()),
             sorted((key, sorted(flow.items())) for key, flow in row.flows.items()),
             sorted((key, astuple(failed)) for key, failed in row.failures.items()),
+            [sorted((value, sorted(flow.items())) for value, flow in part.items()) for part in row.parts],
         )
+    for owner, start, events in connection.execute("SELECT owner, hour, events FROM activity WHERE hour >= ?", (hour,)):
+        found["activity", owner, start] = events
     for owner, shape, *rest in connection.execute("SELECT * FROM shapes WHERE last >= ?", (oldest,)):
         found["shapes", owner, shape] = rest
     return found

@@ -14,7 +14,7 @@ from typing import get_args
 
 from ..events.task import FailureKind
 
-FORMAT = 2
+FORMAT = 3
 """Number of the tables and of what is folded into them. A file with another number is discarded, so raise it with every
 change to either: `tests/index/test_format.py` fails until it is."""
 
@@ -116,10 +116,17 @@ CREATE TABLE figures (
     start INTEGER NOT NULL,
     owner TEXT NOT NULL,
     total BLOB NOT NULL,
-    flows BLOB NOT NULL,
+    parts BLOB,
     failures BLOB,
+    flows BLOB NOT NULL,
     PRIMARY KEY (unit, start, owner)
 );
+CREATE TABLE activity (
+    owner TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    PRIMARY KEY (owner, hour)
+) WITHOUT ROWID;
 CREATE TABLE shapes (
     owner TEXT NOT NULL,
     shape TEXT NOT NULL,
@@ -164,7 +171,7 @@ server whose slot the task takes now. Instants are microseconds since the epoch,
 to end. `status`: place in STATUSES, `priority`: in PRIORITIES (1 is `normal`), `failure`: in FAILURE_KINDS, `hold`:
 in HOLDS (0: none). `attributes`: see facts.py. `checkpoint`: the last event that the tables reflect, a digest of it,
 and the boot of the machine that wrote it. The tables from `owners` to `shapes` are those of figures.py, with texts
-instead of numbers of names."""
+instead of numbers of names; SQLite reads a long row from its left, so `flows` is the last column."""
 
 STATUSES = ("WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
 """2 is FINISHED: two indexes leave these tasks out, as nearly all tasks end so."""

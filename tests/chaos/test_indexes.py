@@ -24,6 +24,8 @@ from ..index.test_task_index import log_of, opened
         ("SELECT 1", []),
         ("UPDATE figures SET failures = NULL WHERE unit = 0 AND owner = ''", ["figure.figures.0."]),
         ("DELETE FROM figures WHERE unit = 1 AND owner = 'alice'", ["figure.figures.1."]),
+        ("UPDATE figures SET parts = NULL WHERE unit = 1 AND owner = ''", ["figure.figures.1."]),
+        ("UPDATE activity SET events = events + 1", ["figure.activity.alice."]),
         ("UPDATE sums SET failed = 2 WHERE dimension = 'pool'", ["figure.sums.pool.text"]),
         ("UPDATE shapes SET last = last + 1 WHERE owner = 'alice'", ["figure.shapes.alice.1-"]),
         ("UPDATE tasks SET attempt = 2", ["row.alice.0000"]),

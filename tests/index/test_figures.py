@@ -52,6 +52,7 @@ from taskstream.index.figures import (
     unpack_failures,
     unpack_flow,
     unpack_flows,
+    unpacked,
 )
 from taskstream.index.schema import SCHEMA, SLOTS
 from taskstream.index.shapes import OTHER_SHAPE, fingerprint
@@ -62,7 +63,8 @@ from taskstream.projections.task_view import TaskView, fold
 from ..deciders.support import NOW, attempt_failed, failed, queued, recorded, seconds, started, submitted, succeeded
 from ..deciders.test_histories import histories, history, play
 
-TABLES = ("owners", "counts", "sums", "figures", "shapes")
+TABLES = ("owners", "counts", "sums", "activity", "shapes")
+COLUMNS = "unit, start, owner, total, flows, failures, parts"
 THIS_MINUTE = (NOW - EPOCH) // timedelta(minutes=1)
 Observed = tuple[TaskView | None, Stored[Any], TaskView]
 
@@ -82,15 +84,8 @@ def opened() -> sqlite3.Connection:
 def content(connection: sqlite3.Connection) -> dict[str, list[Any]]:
     """Return all figures; the order of the keys of a flow is no matter."""
     found = {table: sorted(connection.execute(f"SELECT * FROM {table}"), key=lambda row: row[:3]) for table in TABLES}
-    found["figures"] = [
-        (
-            *place,
-            unpack_flow(total) if total else {},
-            unpack_flows(flows),
-            unpack_failures(failures) if failures else {},
-        )
-        for *place, total, flows, failures in found["figures"]
-    ]
+    rows = connection.execute(f"SELECT {COLUMNS} FROM figures ORDER BY unit, start, owner")
+    found["figures"] = [(*place, unpacked(*columns)) for *place, columns in ((*row[:3], row[3:]) for row in rows)]
     return found
 
 
@@ -244,6 +239,19 @@ def test_figures_count_what_the_events_say(asked: Any, order: list[int]) -> None
                 for (shape, *_), each in unpack_failures(blob).items() if blob else ():
                     counted[shape] += each.count
             assert counted == +failures
+
+        for *place, row in content(connection)["figures"]:
+            sums: tuple[dict[str, Any], ...] = ({}, {}, {})
+            for key, flow in row.flows.items():
+                for part, value in zip(sums, key, strict=True):
+                    figures.add(part.setdefault(value, {}), flow)
+            assert row.parts == (sums if place[2] == ALL else ({}, {}, {}))
+        counters = "SELECT owner, start, total FROM figures WHERE unit = 1 AND owner <> '' ORDER BY 1, 2"
+        hours = [
+            (owner, hour, sum(count for key, count in unpack_flow(flow).items() if key < WAITING))
+            for owner, hour, flow in connection.execute(counters)
+        ]
+        assert hours == connection.execute("SELECT * FROM activity ORDER BY 1, 2").fetchall()
 
 
 # Bounds
