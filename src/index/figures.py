@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import operator
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from copy import copy
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -169,15 +171,14 @@ def bucket_seconds(bucket: int) -> float:
     return (((bucket & 7) + 8 << exponent) + (1 << exponent) / 2) / 1e6
 
 
-def quantile(flow: Flow, first: int, share: float) -> float | None:
-    """Return a quantile of the times whose buckets begin at a key, in seconds; None: there are none."""
-    buckets = sorted((key - first, count) for key, count in flow.items() if first <= key < first + 1_000)
-    rank = -(-share * sum(count for _, count in buckets) // 1)
-    for bucket, count in buckets:
-        rank -= count
-        if rank <= 0:
-            return bucket_seconds(bucket)
-    return None
+def quantiles(flow: Flow, first: int, *shares: float) -> list[float | None]:
+    """Return quantiles of the times whose buckets begin at a key, in seconds; None: there are none."""
+    keys = sorted(flow)
+    keys = keys[bisect_left(keys, first) : bisect_left(keys, first + 1_000)]
+    sums = list(accumulate(map(flow.__getitem__, keys)))
+    if not sums:
+        return [None] * len(shares)
+    return [bucket_seconds(keys[bisect_left(sums, -(-share * sums[-1] // 1))] - first) for share in shares]
 
 
 def add(flow: Flow, more: Flow) -> None:

@@ -1,18 +1,21 @@
 """Questions to the figures: how many tasks there are, what happened in a window, which errors there were.
 
-A window is read in minutes or in hours, row by row of one owner, or of everybody. Nothing here looks at tasks, but for
-the ids of the examples of errors.
+A window is read in minutes or in hours, row by row of one owner, or of everybody. Rows are unpacked no further than a
+question needs. Nothing here looks at tasks, but for the ids of the examples of errors.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Raw, Struct, field
+from msgspec.structs import replace
 
 from ..instants import EPOCH
 from .figures import (
@@ -29,9 +32,9 @@ from .figures import (
     Key,
     Unit,
     add,
+    happened,
     unpack_failures,
     unpack_flow,
-    unpack_flows,
 )
 from .schema import SLOTS
 from .shapes import OTHER_SHAPE
@@ -45,8 +48,8 @@ MOST_VALUES = 100
 """Values of a dimension in the totals: those with the most tasks."""
 MOST_GROUPS = 20
 """Groups of a window: those in which most happened. The others are one more, OTHER."""
-MOST_OWNER_ROWS = 200_000
-"""Rows that a window by owner reads, the newest ones."""
+MOST_OWNER_HOURS = 3_000
+"""Hours of owners that a window by owner reads with a filter."""
 AHEAD = timedelta(hours=1)
 """How far the clocks of other processes may be ahead: figures up to there count as those of now."""
 
@@ -65,6 +68,17 @@ class StatisticsScope(Struct, frozen=True, kw_only=True):
     @property
     def is_filtered(self) -> bool:
         return bool(self.types or self.pools or self.servers)
+
+    def values_of(self, dimension: Dimension) -> frozenset[str]:
+        match dimension:
+            case "type":
+                return self.types
+            case "pool":
+                return self.pools
+            case "server":
+                return self.servers
+            case "owner":
+                return frozenset()
 
     def has(self, key: Key) -> bool:
         """Return True for a type, pool and server of the scope."""
@@ -213,20 +227,59 @@ def window_of(start: datetime, end: datetime, step: timedelta, now: datetime, *,
     return Window(first, max(last, first + step), step, unit)
 
 
+Column: TypeAlias = Literal["total", "parts", "failures", "flows"]
+
+
 class Series(Struct):
     """What happened in a window."""
 
-    whole: Flow
-    steps: dict[int, Flow]
+    steps: dict[int, Flow] = field(default_factory=dict)
     """By number of the step; one in which nothing happened may be missing."""
-    after: Flow
+    after: Flow = field(default_factory=dict)
     """What happened after the window."""
     waiting: list[int] = field(default_factory=list)
     """Tasks that wait at the end of each step."""
     running: list[int] = field(default_factory=list)
 
+    @property
+    def whole(self) -> Flow:
+        """What happened in all steps."""
+        flow: Flow = {}
+        for each in self.steps.values():
+            add(flow, each)
+        return flow
 
-Column: TypeAlias = Literal["total", "flows", "failures"]
+    @property
+    def happened(self) -> int:
+        """Number of events in all steps."""
+        return sum(map(happened, self.steps.values()))
+
+    def add(self, window: Window, step: int, flow: Flow) -> None:
+        """Add what happened in a step, or after the window. The flow belongs to the series then."""
+        if step >= window.steps:
+            add(self.after, flow)
+        elif (found := self.steps.get(step)) is None:
+            self.steps[step] = flow
+        else:
+            add(found, flow)
+
+    def without(self, parts: Iterable[Series]) -> Series:
+        """Return what is left of a series without parts of it."""
+        steps, after = {step: flow.copy() for step, flow in self.steps.items()}, self.after.copy()
+        for part in parts:
+            for step, flow in part.steps.items():
+                _subtract(steps[step], flow)
+            _subtract(after, part.after)
+        return Series({step: flow for step, flow in steps.items() if flow}, after)
+
+
+def _subtract(flow: Flow, part: Flow) -> None:
+    for key, count in part.items():
+        left = flow.get(key, 0) - count
+        if left:
+            flow[key] = left
+        else:
+            flow.pop(key, None)
 
 
 class Flows(Struct):
@@ -242,101 +295,135 @@ class Flows(Struct):
 def flows(
     connection: sqlite3.Connection, scope: StatisticsScope, window: Window, now: datetime, by: Dimension | None = None
 ) -> Flows:
-    """Return what happened to the tasks of a scope. By owner: only for everybody's."""
-    total = Series({}, {}, {})
-    groups: dict[str, Series] = {}
-    complete = True
+    """Return what happened to the tasks of a scope. By owner: only for everybody's, in hours."""
+    total, complete = Series(), True
+    values: dict[str, Series] = {}
+    has_totals = not scope.is_filtered and (scope.owner is None or window.unit == HOUR)
+    if has_totals:
+        _add_totals(connection, scope, window, now, total)
+    if not has_totals or by not in (None, "owner"):
+        for step, value, flow in _parts(connection, scope, window, now, by):
+            complete = complete and value != OTHER
+            if not has_totals:
+                total.add(window, step, flow.copy())
+            values.setdefault(value, Series()).add(window, step, flow)
     if by == "owner":
-        complete = _by_owner(connection, scope, window, now, total, groups)
+        groups, is_all = _owners(connection, scope, window, now)
+        complete = complete and is_all
+    elif by is not None:
+        groups = _most_active((value, series) for value, series in values.items() if value != OTHER)
     else:
-        is_split = by is not None or scope.is_filtered
-        is_whole = not is_split and (scope.owner is None or window.unit == HOUR)
-        for row, blob in _rows(connection, scope, window, now, "total" if is_whole else "flows"):
-            step = window.step_of(row)
-            if is_whole:
-                _add(total, window, step, unpack_flow(blob))
-                continue
-            for key, flow in unpack_flows(blob).items():
-                if key == OTHER_KEY and is_split:
-                    complete = False
-                elif not scope.has(key):
-                    continue
-                _add(total, window, step, flow)
-                if by is not None:
-                    _add(groups.setdefault(key[_PLACE[by]], Series({}, {}, {})), window, step, flow)
+        groups, complete = [], complete or not scope.is_filtered
     _set_levels(total, window, _numbers(_whole(connection, scope), scope))
-    chosen = _chosen(groups)
-    if by is not None and chosen:
-        values = [value for value, _ in chosen if value != OTHER]
-        present = {value: _numbers(row, scope) for value, *row in _by_value(connection, scope, by, values)}
-        for value, series in chosen:
-            _set_levels(series, window, present.get(value, Numbers()))
-    return Flows(total, chosen, complete)
+    if groups:
+        present = _by_value(connection, scope, by or "type", [value for value, _ in groups])
+        numbers = {value: _numbers(row, scope) for value, *row in present}
+        for value, series in groups:
+            _set_levels(series, window, numbers.get(value, Numbers()))
+    rest = total.without(series for _, series in groups)
+    if by is not None and (rest.steps or rest.after):
+        _set_levels(rest, window, Numbers())
+        groups.append((OTHER, rest))
+    return Flows(total, groups, complete)
 
 
-def _by_owner(
-    connection: sqlite3.Connection,
-    scope: StatisticsScope,
-    window: Window,
-    now: datetime,
-    total: Series,
-    groups: dict[str, Series],
-) -> bool:
-    """Add the figures of all owners. Return False if some were too many to read."""
-    length = LENGTH[window.unit]
-    first, last = (window.start - EPOCH) // length, (now + AHEAD - EPOCH) // length
-    column = "flows" if scope.is_filtered else "total"
-    rows = connection.execute(
-        f"SELECT start, owner, {column} FROM figures WHERE unit = ? AND start >= ? AND start <= ? AND owner <> ''"
-        " ORDER BY start DESC LIMIT ?",
-        (window.unit, first, last, MOST_OWNER_ROWS),
-    )
-    count = 0
-    for row, owner, blob in rows:
-        count += 1
+def _most_active(groups: Iterable[tuple[str, Series]]) -> list[tuple[str, Series]]:
+    ranked = sorted((-series.happened, value, series) for value, series in groups)
+    return [(value, series) for _, value, series in ranked[:MOST_GROUPS]]
+
+
+def _owners(
+    connection: sqlite3.Connection, scope: StatisticsScope, window: Window, now: datetime
+) -> tuple[list[tuple[str, Series]], bool]:
+    """Return the owners to whose tasks most happened; False if there may be others, as too many had to be read.
+
+    Owners are read in the order of all that happened to them: with a filter, until no further one can be among these.
+    """
+    assert window.unit == HOUR, "how much happened to an owner is known by the hour"
+    first, end = _places(window, window.end)
+    rows = connection.execute(_ACTIVITY, (first, end))
+    ranked = sorted((-events, owner) for owner, events in rows if events)
+    if not scope.is_filtered:
+        found = []
+        for _, owner in ranked[:MOST_GROUPS]:
+            series = Series()
+            _add_totals(connection, replace(scope, owner=owner), window, now, series)
+            found.append((owner, series))
+        return found, True
+    best: list[tuple[int, str, Series]] = []
+    complete = True
+    most = max(MOST_OWNER_HOURS // (end - first), MOST_GROUPS)
+    for number, (events, owner) in enumerate(ranked):
+        if len(best) == MOST_GROUPS and best[-1][0] < events:
+            break
+        if number >= most:
+            complete = False
+            break
+        series = Series()
+        for step, _, flow in _parts(connection, replace(scope, owner=owner), window, now, None):
+            series.add(window, step, flow)
+        if count := series.happened:
+            insort(best, (-count, owner, series))
+            del best[MOST_GROUPS:]
+    return [(owner, series) for _, owner, series in best], complete
+
+
+_ACTIVITY = """SELECT owner, (SELECT sum(events) FROM activity WHERE activity.owner = owners.owner AND hour >= ?
+ AND hour < ?) FROM owners"""
+
+
+def _add_totals(
+    connection: sqlite3.Connection, scope: StatisticsScope, window: Window, now: datetime, series: Series
+) -> None:
+    for row, blob in _rows(connection, scope, window, now, "total"):
+        series.add(window, window.step_of(row), unpack_flow(blob))
+
+
+def _parts(
+    connection: sqlite3.Connection, scope: StatisticsScope, window: Window, now: datetime, by: Dimension | None
+) -> Iterator[tuple[int, str, Flow]]:
+    """Yield what happened in each step to the tasks of a scope, by the values of a dimension, and as OTHER."""
+    dimensions = {each for each in _PLACE if each == by or scope.values_of(each)}
+    if scope.owner is None and len(dimensions) == 1:
+        [dimension] = dimensions
+        wanted, place = scope.values_of(dimension), _PLACE[dimension]
+        for row, blob in _rows(connection, scope, window, now, "parts"):
+            step = window.step_of(row)
+            for value, packed in _unpack_values(_unpack_dimensions(blob)[place]).items():
+                if not wanted or value in wanted or value == OTHER:
+                    yield step, value, unpack_flow(packed)
+        return
+    place = _PLACE.get(by or "type", 0)
+    for row, blob in _rows(connection, scope, window, now, "flows"):
         step = window.step_of(row)
-        series = groups.get(owner)
-        if series is None:
-            series = groups[owner] = Series({}, {}, {})
-        for flow in _matching(scope, blob) if scope.is_filtered else (unpack_flow(blob),):
-            _add(total, window, step, flow)
-            _add(series, window, step, flow)
-    return count < MOST_OWNER_ROWS
+        for key, packed in _unpack_keys(blob).items():
+            if key == OTHER_KEY or scope.has(key):
+                yield step, key[place], unpack_flow(packed)
 
 
-def _matching(scope: StatisticsScope, blob: bytes) -> Iterator[Flow]:
-    return (flow for key, flow in unpack_flows(blob).items() if scope.has(key))
+_unpack_dimensions = msgspec.msgpack.Decoder(tuple[Raw, Raw, Raw]).decode
+_unpack_values = msgspec.msgpack.Decoder(dict[str, Raw]).decode
+_unpack_keys = msgspec.msgpack.Decoder(dict[Key, Raw]).decode
+"""With flows that are unpacked only if they are needed."""
+
+
+def _places(window: Window, end: datetime) -> tuple[int, int]:
+    """Return the first minute or hour of a window, and the one after those before an end."""
+    length = LENGTH[window.unit]
+    return (window.start - EPOCH) // length, -((EPOCH - end) // length)
 
 
 def _rows(
-    connection: sqlite3.Connection,
-    scope: StatisticsScope,
-    window: Window,
-    now: datetime,
-    column: Literal["total", "flows", "failures"],
+    connection: sqlite3.Connection, scope: StatisticsScope, window: Window, now: datetime, column: Column
 ) -> Iterable[tuple[int, bytes]]:
     """Return the rows of a scope's owner from the start of a window: failures until its end, flows until now."""
-    length = LENGTH[window.unit]
     end = min(window.end, now + AHEAD) if column == "failures" else now + AHEAD
-    places = ((window.start - EPOCH) // length, -((EPOCH - end) // length))
     return connection.execute(
         "WITH RECURSIVE places (start) AS (SELECT ?1 UNION ALL SELECT start + 1 FROM places WHERE start + 1 < ?2)"
         f" SELECT f.start, f.{column} FROM places CROSS JOIN figures f"
         f" ON f.unit = ?3 AND f.start = places.start AND f.owner = ?4 AND f.{column} IS NOT NULL",
-        (*places, window.unit, ALL if scope.owner is None else scope.owner),
+        (*_places(window, end), window.unit, ALL if scope.owner is None else scope.owner),
     )
-
-
-def _add(series: Series, window: Window, step: int, flow: Flow) -> None:
-    if step >= window.steps:
-        add(series.after, flow)
-        return
-    add(series.whole, flow)
-    found = series.steps.get(step)
-    if found is None:
-        series.steps[step] = dict(flow)
-    else:
-        add(found, flow)
 
 
 def _set_levels(series: Series, window: Window, now: Numbers) -> None:
@@ -353,28 +440,6 @@ def _levels(series: Series, window: Window, key: int, now: int) -> list[int]:
         found.append(max(0, level))
         level -= series.steps.get(step, {}).get(key, 0)
     return found[::-1]
-
-
-def _chosen(groups: Mapping[str, Series]) -> list[tuple[str, Series]]:
-    """Return the groups in which most happened, and the others as one."""
-
-    def happened(value: str) -> int:
-        return sum(count for key, count in groups[value].whole.items() if key < WAITING)
-
-    names = sorted((value for value in groups if value != OTHER), key=lambda value: (-happened(value), value))
-    rest = [groups[value] for value in names[MOST_GROUPS:]]
-    if OTHER in groups:
-        rest.append(groups[OTHER])
-    chosen = [(value, groups[value]) for value in names[:MOST_GROUPS]]
-    if rest:
-        merged = Series({}, {}, {})
-        for series in rest:
-            add(merged.whole, series.whole)
-            add(merged.after, series.after)
-            for step, flow in series.steps.items():
-                add(merged.steps.setdefault(step, {}), flow)
-        chosen.append((OTHER, merged))
-    return chosen
 
 
 # Errors
@@ -428,34 +493,44 @@ def errors(
 
     `after`: `order` of the last group of the page before.
     """
-    groups: dict[str, ErrorGroup] = {}
+    sums: dict[Key, Failures] = {}
+    trends: dict[str, list[int]] = {}
     for row, blob in _rows(connection, scope, window, now, "failures"):
         step = window.step_of(row)
-        for (shape, type_, server), failures in unpack_failures(blob).items():
-            if (not scope.types or type_ in scope.types) and (not scope.servers or server in scope.servers):
-                group = groups.get(shape)
-                if group is None:
-                    group = groups[shape] = ErrorGroup(shape, trend=[0] * window.steps)
-                _add_failures(group, step, type_, server, failures)
+        for key, failures in unpack_failures(blob).items():
+            if (scope.types and key[1] not in scope.types) or (scope.servers and key[2] not in scope.servers):
+                continue
+            if (found := sums.get(key)) is None:
+                sums[key] = failures
+            else:  # as `add_failures`; a week has tens of thousands
+                found.count += failures.count
+                found.final += failures.final
+                found.first = min(found.first, failures.first)
+                found.last = max(found.last, failures.last)
+            if (trend := trends.get(key[0])) is None:
+                trend = trends[key[0]] = [0] * window.steps
+            trend[step] += failures.count
+    groups = {shape: ErrorGroup(shape, trend=trend) for shape, trend in trends.items()}
+    for (shape, type_, server), failures in sums.items():
+        _add_failures(groups[shape], type_, server, failures)
     owner = ALL if scope.owner is None else scope.owner
     if kinds:
         groups = {shape: group for shape, group in groups.items() if _kind(connection, owner, shape) in kinds}
-    found = sorted(groups.values(), key=lambda group: group.order)
-    following = [group for group in found if after is None or group.order > after]
+    found_groups = sorted(groups.values(), key=lambda group: group.order)
+    following = [group for group in found_groups if after is None or group.order > after]
     shown = following[:limit]
     for group in shown:
         _describe(connection, owner, group, deleted=scope.deleted)
-    return Errors(shown, sum(group.count for group in found), len(found), len(following) > limit)
+    return Errors(shown, sum(group.count for group in found_groups), len(groups), len(following) > limit)
 
 
-def _add_failures(group: ErrorGroup, step: int, type_: str, server: str, failures: Failures) -> None:
+def _add_failures(group: ErrorGroup, type_: str, server: str, failures: Failures) -> None:
     group.first = min(group.first or failures.first, failures.first)
     group.last = max(group.last, failures.last)
     group.count += failures.count
     group.final += failures.final
     group.types[type_] += failures.count
     group.servers[server] += failures.count
-    group.trend[step] += failures.count
 
 
 def _kind(connection: sqlite3.Connection, owner: str, shape: str) -> str:

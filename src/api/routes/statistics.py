@@ -18,7 +18,7 @@ from ...events.task import FailureKind
 from ...index import statistics
 from ...index.figures import HOUR, HOURS_KEPT, MINUTE
 from ...index.shapes import FINGERPRINT_PATTERN
-from ...index.statistics import LENGTH, MOST_POINTS, Dimension, Errors, Flows, StatisticsScope, Totals, Window
+from ...index.statistics import LENGTH, MOST_POINTS, Dimension, StatisticsScope, Window
 from ...instants import DURATION_PATTERN, EPOCH, iso, parse_duration
 from ...wire.fields import filter_instant
 from ..auth.access import READERS_OF_ALL, ApiRequest
@@ -75,16 +75,6 @@ By = Annotated[
     ),
 ]
 ErrorLimit = Annotated[int, QueryParameter(ge=1, le=200, description="Largest number of groups on a page")]
-
-
-class Read(NamedTuple):
-    """What a query found, and of which state of the log."""
-
-    totals: Totals | None
-    flows: Flows | None
-    errors: Errors | None
-    subjects: dict[str, str]
-    sequence: int
 
 
 class ErrorCursor(NamedTuple):
@@ -175,7 +165,10 @@ def statistics_routes(container: Container) -> list[RouteHandler]:
         )
 
     async def ask(request: ApiRequest, question: Callable[[sqlite3.Connection], T]) -> tuple[T, int]:
-        """Return what the index says, and how many events it lacks: 0, unless it is far behind. Raises StoreError."""
+        """Return what the index says, and how many events it lacks: 0, unless it is far behind. Raises StoreError.
+
+        The answer is made in the thread of the query: a large one takes tens of milliseconds.
+        """
         user = owner_token(request.user.subject)
         try:
             return await container.index.run(question, user), 0
@@ -221,34 +214,34 @@ def statistics_routes(container: Container) -> list[RouteHandler]:
             hourly=by == "owner" or (is_detailed and last - first > LONGEST_DETAILED),
         )
 
-        def question(connection: sqlite3.Connection) -> Read:
+        def answer(connection: sqlite3.Connection) -> StatsAnswer:
             totals = statistics.totals(connection, wanted, by_owner=everybody)
             flows = statistics.flows(connection, wanted, shown, now, by)
             errors = None if wanted.pools else statistics.errors(connection, wanted, shown, now, ERRORS_SHOWN)
             owners = {value for value, _ in totals.by.get("owner", ())}
             owners |= {value for value, _ in flows.groups} if by == "owner" else set()
-            sequence = statistics.position_of(connection)
-            return Read(totals, flows, errors, statistics.subjects_of(connection, owners), sequence)
+            subjects = statistics.subjects_of(connection, owners)
+            instants = [iso(at) for at in shown.instants]
+            return StatsAnswer(
+                from_=iso(shown.start),
+                to=iso(shown.end),
+                step=seconds_of(shown),
+                read_at=iso(now),
+                as_of=statistics.position_of(connection),
+                lag_events=0,
+                complete=flows.complete,
+                totals=total_numbers(totals, subjects),
+                window=happened(flows.total.whole),
+                series=points(flows.total, instants),
+                by=by,
+                groups=groups_of(flows, instants, subjects if by == "owner" else {}),
+                errors=summaries(errors.groups) if errors else None,
+                error_count=errors.total if errors else None,
+            )
 
-        read, lag = await ask(request, question)
-        assert read.totals is not None
-        assert read.flows is not None
-        return StatsAnswer(
-            from_=iso(shown.start),
-            to=iso(shown.end),
-            step=seconds_of(shown),
-            read_at=iso(now),
-            as_of=read.sequence,
-            lag_events=lag,
-            complete=read.flows.complete,
-            totals=total_numbers(read.totals, read.subjects),
-            window=happened(read.flows.total.whole),
-            series=points(read.flows.total, shown),
-            by=by,
-            groups=groups_of(read.flows, shown, read.subjects if by == "owner" else {}),
-            errors=summaries(read.errors.groups) if read.errors else None,
-            error_count=read.errors.total if read.errors else None,
-        )
+        read, lag = await ask(request, answer)
+        read.lag_events = lag
+        return read
 
     @routes.get("/errors", "List errors in groups", "A page of groups, the most frequent first")
     async def list_errors(
@@ -284,14 +277,14 @@ def statistics_routes(container: Container) -> list[RouteHandler]:
                 names=("since", "before"),
             )
 
-        def question(connection: sqlite3.Connection) -> Read:
+        def answer(connection: sqlite3.Connection) -> ErrorPage:
             found = statistics.errors(connection, wanted, shown, now, limit, kinds=kinds, after=after)
-            return Read(None, None, found, {}, statistics.position_of(connection))
+            following = ErrorCursor(shown, found.groups[-1].order).text() if found.more else None
+            sequence = statistics.position_of(connection)
+            return error_page(found, shown, following, now=now, sequence=sequence, lag_events=0)
 
-        read, lag = await ask(request, question)
-        assert read.errors is not None
-        is_last = not read.errors.more
-        following = None if is_last else ErrorCursor(shown, read.errors.groups[-1].order).text()
-        return error_page(read.errors, shown, following, now=now, sequence=read.sequence, lag_events=lag)
+        read, lag = await ask(request, answer)
+        read.lag_events = lag
+        return read
 
     return routes.handlers

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from ...events.task import FailureKind
 from ...index import figures
-from ...index.figures import Flow, quantile
+from ...index.figures import Flow, quantiles
 from ...index.shapes import OTHER_SHAPE
 from ...index.statistics import Dimension, ErrorGroup, Errors, Flows, Numbers, Series, Totals, Window
 from ...instants import from_microseconds, iso
@@ -231,28 +231,33 @@ def _happened(flow: Flow) -> dict[str, Any]:
 
 
 def _times(flow: Flow, first: int) -> Times:
-    return Times(p50=quantile(flow, first, 0.5), p95=quantile(flow, first, 0.95))
+    p50, p95 = quantiles(flow, first, 0.5, 0.95)
+    return Times(p50=p50, p95=p95)
+
+
+_NOTHING = _happened({})
 
 
 def happened(flow: Flow) -> Happened:
     return Happened(**_happened(flow))
 
 
-def points(series: Series, window: Window) -> list[Point]:
+def points(series: Series, instants: Sequence[str]) -> list[Point]:
+    """Return the steps of a series. `instants`: their starts."""
     return [
         Point(
-            at=iso(at),
+            at=at,
             waiting=series.waiting[step],
             running=series.running[step],
-            **_happened(series.steps.get(step, {})),
+            **(_happened(flow) if (flow := series.steps.get(step)) else _NOTHING),
         )
-        for step, at in enumerate(window.instants)
+        for step, at in enumerate(instants)
     ]
 
 
-def groups_of(flows: Flows, window: Window, subjects: Mapping[str, str]) -> list[SeriesOfValue]:
+def groups_of(flows: Flows, instants: Sequence[str], subjects: Mapping[str, str]) -> list[SeriesOfValue]:
     return [
-        SeriesOfValue(value=subjects.get(value, value), series=points(series, window), **_happened(series.whole))
+        SeriesOfValue(value=subjects.get(value, value), series=points(series, instants), **_happened(series.whole))
         for value, series in flows.groups
     ]
 
