@@ -28,6 +28,7 @@ Ref = TypeVar("Ref", TaskRef, BatchRef, ScheduleRef)
 Use = Literal["list", "command"]
 """What something is selected for."""
 ALL_OWNERS = "*"
+_OWNER_PATH: dict[Use, str] = {"list": "owner", "command": "$.filter.owner"}
 ID_PATTERN = TASK_ID_PATTERN
 """Ids of tasks, webhooks and schedules: a unique part and the owner's token."""
 DELIVERY_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}$"
@@ -159,10 +160,12 @@ def selected_owner(identity: Identity, owner: str | None, use: Use) -> str | Non
 
     In a list, those who may read all see everybody's by default. In a command, they must say whose.
     """
+    if owner == "":
+        raise InvalidInput("is empty; name a user, or leave it out", _OWNER_PATH[use])
     own = owner_token(identity.subject)
     if identity.has(*(READERS_OF_ALL if use == "list" else ("admin",))):
         if owner is None and use == "command":
-            raise InvalidInput("an admin must say whose tasks: a user, or `*` for all users'", "$.filter.owner")
+            raise InvalidInput("an admin must say whose tasks: a user, or `*` for all users'", _OWNER_PATH[use])
         return owner_token(owner) if owner not in (None, ALL_OWNERS) else None
     if owner is not None and (owner == ALL_OWNERS or owner_token(owner) != own):
         may = "admins and auditors list" if use == "list" else "admins change"

@@ -214,7 +214,7 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response[
 
 def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer with the problem document of an error; Litestar calls this for every exception."""
-    problem = problem_for(error, request.url.path)
+    problem = problem_for(error, request.scope["path"])
     headers: dict[str, str] = {}
     if problem.status >= 500 and not isinstance(error, errors.StoreReserved):  # `store.full` says it once
         emit = log.exception if problem.status == 500 else log.warning

@@ -44,6 +44,11 @@ def attributes_of(view: TaskView) -> set[str]:
     return {label(key, value) for key, value in labels} | {payload(path, value) for path, value in view.indexed.items()}
 
 
+def searchable(text: str) -> str:
+    """Return an error, or a part of one, as the index has it: LIKE of SQLite reads no further than a NUL."""
+    return text.replace("\0", "\ufffd")
+
+
 def label(key: str, value: str) -> str:
     """Return the attribute of a label: `label.region=eu`. Two different labels never give the same one."""
     escaped = key.replace("%", "%25").replace("=", "%3D")

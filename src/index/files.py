@@ -37,6 +37,8 @@ class IndexFile:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
+        self._parts: tuple[tuple[int, int], ...] = ()
+        """Device and inode of each part of the file that is written."""
 
     def open(self) -> sqlite3.Connection:
         """Return a connection to the file, which is created if it is missing.
@@ -67,8 +69,34 @@ class IndexFile:
             raise
         return connection
 
+    @property
+    def is_held(self) -> bool:
+        """Return False if the lock was deleted, perhaps with its folder: another process may have the name by now."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), _lock_of(self.path).stat())
+        except OSError:
+            return False
+
+    def remember(self) -> None:
+        """Record which file was opened, once something was read from it. Raises OSError."""
+        self._parts = self._found()
+
+    def check(self) -> None:
+        """Raise OSError unless the file that was opened still has its name: a new reader would read another one."""
+        if self._found() != self._parts:
+            raise OSError("another file has taken the place of one that is open")
+
+    def _found(self) -> tuple[tuple[int, int], ...]:
+        parts = (self.path.with_name(self.path.name + suffix).stat() for suffix in ("", "-wal", "-shm"))
+        return tuple((part.st_dev, part.st_ino) for part in parts)
+
     def discard(self) -> None:
-        """Delete the file. Connections to it must be closed, or be of readers, which keep what they have."""
+        """Delete the file, if no other process may have it.
+
+        Connections to it must be closed, or be of readers, which keep what they have.
+        """
+        if not self.is_held:
+            return
         for suffix in ("", "-wal", "-shm", "-journal"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
@@ -131,13 +159,17 @@ def close_durably(connection: sqlite3.Connection) -> None:
 
 def _locked(path: Path) -> int | None:
     """Return the descriptor that holds the lock of a file; None if another process holds it."""
-    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
         return None
     return lock
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_suffix(".lock")
 
 
 def _check(connection: sqlite3.Connection) -> Checkpoint:

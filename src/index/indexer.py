@@ -29,7 +29,7 @@ from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import LogExtent, read_extent
 from .files import FileUnusable, IndexFile, boot_id, claim, close_durably, remove_abandoned
 from .snapshots import IndexSnapshots, copy_file, is_due
-from .task_index import Checkpoint, TaskIndex, digest, read_checkpoint
+from .task_index import Changes, Checkpoint, TaskIndex, digest, read_checkpoint
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +59,8 @@ SNAPSHOT_SECONDS = 30.0
 """How often a process looks whether a snapshot is due."""
 START_SECONDS = 60.0
 """How long a starting process may count as not ready because of its index."""
+DOUBTED_SECONDS = 60.0
+"""Age of a file from which on a reader's trouble with it is believed: no reader makes it be built again and again."""
 RETRY_SECONDS = 5.0
 """Pause before a new attempt with a file that could not be written."""
 
@@ -118,6 +120,9 @@ class Indexer(Service):
         self._started_at: float | None = None
         self._trouble = ""
         """Why there is no file."""
+        self._doubt = ""
+        """Why the file must be built again, as a reader found."""
+        self._opened_at = 0.0
         self.generation = 0
         self.rebuilds = 0
 
@@ -199,6 +204,26 @@ class Indexer(Service):
         self._extent = await read_extent(self._reading, reaches=index.position if index else 0)
         return self._extent
 
+    def check(self) -> None:
+        """Raise OSError unless what has the name of the file now is what is written. For any thread."""
+        file = self._file
+        if file is not None:
+            file.check()
+
+    def doubt(self, generation: int, reason: str) -> bool:
+        """Have the file of a generation built again, as a reader had trouble with it; return True if it will be."""
+        if generation != self.generation:
+            return True
+        is_old = asyncio.get_running_loop().time() - self._opened_at >= DOUBTED_SECONDS
+        try:
+            self.check()
+        except OSError as error:
+            reason, is_old = str(error), True
+        if is_old and not self._doubt:
+            self._doubt = reason
+            self._due.set()
+        return bool(self._doubt)
+
     # The work
 
     async def run(self) -> None:
@@ -215,15 +240,22 @@ class Indexer(Service):
         connection: sqlite3.Connection | None = None
         try:
             connection = await self._open()
-            self._index = index = TaskIndex(connection, self._epoch(), boot_id())
+            index = TaskIndex(connection, self._epoch(), boot_id())
+            assert self._file is not None
+            await self._write(self._file.remember)
+            self._index = index
             index.position = index.stored = max(index.stored, self._known_extent().first - 1)
+            self._opened_at = asyncio.get_running_loop().time()
             self.generation += 1
             self._trouble = ""
             await self._serve_together(self._follow(index), self._flush_on(index), self._snapshot_on())
         except LogReplaced:
             log.warning("index.log-replaced")
             await self._discard(connection)
-        except (sqlite3.Error, OSError) as error:
+        except StoreError:
+            await self._close(connection)
+            raise
+        except Exception as error:  # what a damaged file has may make any code fail
             self._trouble = f"its file in {self._folder} cannot be used: {error}"
             log.warning("index.failed", folder=str(self._folder), reason=str(error), action="it is built again")
             await self._discard(connection)
@@ -243,6 +275,9 @@ class Indexer(Service):
 
     async def _open(self) -> sqlite3.Connection:
         """Return a connection to a file that is a fold of this log; an unusable one is discarded."""
+        if self._file is not None and not await self._write(lambda file: file.is_held, self._file):
+            self._file.release()
+            self._file = None
         if self._file is None:
             self._file = await self._write(claim, self._folder)
             await self._write(remove_abandoned, self._folder)
@@ -381,10 +416,12 @@ class Indexer(Service):
 
     async def _flush(self, index: TaskIndex) -> None:
         first = self._known_extent().first
+        if self._doubt:
+            raise OSError(self._doubt)
         if index.position > index.stored or first > index.first_sequence:
             changes = index.take(first)
             started = time.perf_counter()
-            await self._write(index.write, changes)
+            await self._write(self._store, index, changes)
             metrics.index_flush_seconds.observe(time.perf_counter() - started)
         self._flushed.set()
         if self._is_at_end is not None and index.stored >= self._is_at_end:
@@ -394,10 +431,16 @@ class Indexer(Service):
             if sequence <= index.stored and not reached.done():
                 reached.set_result(None)
 
+    def _store(self, index: TaskIndex, changes: Changes) -> None:
+        """Store changes in the file that readers find. Raises OSError, sqlite3.Error."""
+        index.write(changes)
+        self.check()
+
     async def _prune(self, index: TaskIndex) -> None:
         with contextlib.suppress(StoreError):
             await self._extents.get(None)
             await self._flush(index)
+            await self._write(self.check)
             while await self._write(index.prune):
                 await self._flush(index)
 
@@ -423,6 +466,7 @@ class Indexer(Service):
 
     def _forget(self) -> None:
         self._index = None
+        self._doubt = ""
         self.generation += 1
         self._was_current, self._is_at_end = False, None
 

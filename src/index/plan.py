@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..events.task import PRIORITIES
 from ..instants import microseconds
-from .facts import HOLDS
+from .facts import HOLDS, searchable
 from .query import ANY_TIME, MICROSECOND, Sort, Span, TaskQuery
 from .schema import FAILURE_KINDS, STATUSES
 
@@ -166,7 +166,7 @@ class QueryPlan:
         text = self._query.error
         if not text:
             return
-        escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        escaped = searchable(text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         self.conditions.append(Condition("+t.error LIKE ? ESCAPE '\\'", (f"%{escaped}%",)))
         self.ways.append([Source("tasks t INDEXED BY task_error", "t.error IS NOT NULL", (), "created")])
 

@@ -12,7 +12,7 @@ from ..events.ids import TaskRef
 from ..events.task import FailureKind, Priority
 from ..instants import microseconds
 from ..projections.task_view import Status, TaskView
-from .facts import Hold, attributes_of, hold_of
+from .facts import Hold, attributes_of, hold_of, searchable
 from .rows import shape_of
 
 Sort: TypeAlias = Literal["created", "ended", "duration"]
@@ -99,7 +99,7 @@ class TaskQuery(Struct, frozen=True, kw_only=True):
             and (not self.in_project or bool(view.project))
             and (not self.concurrency_key or (plan is not None and plan.concurrency_key == self.concurrency_key))
             and self.attributes <= attributes_of(view)
-            and _lower(self.error) in _lower(view.error)
+            and _lower(searchable(self.error)) in _lower(searchable(view.error))
             and self.shape in ("", shape_of(view))
             and view.attempt >= self.attempts
             and ref.id.startswith(self.id_prefix)

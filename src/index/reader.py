@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from msgspec import MsgspecError
+
 from ..errors import IndexBusy, IndexNotReady, QueryTooSlow, TooManyReads
 from ..streams.turns import Turns
 from .schema import connect
@@ -38,6 +40,12 @@ class ReadableIndex(Protocol):
     @property
     def generation(self) -> int:
         """Number of the present file: another one after each replacement."""
+
+    def check(self) -> None:
+        """Raise OSError unless what has the name of the file now is what is written. For any thread."""
+
+    def doubt(self, generation: int, reason: str) -> bool:
+        """Have the file of a generation built again, as a reader had trouble with it; return True if it will be."""
 
     def current(self) -> Awaitable[None]:
         """Wait until the file reflects every event that was stored before the call. Raises IndexNotReady."""
@@ -83,19 +91,25 @@ class IndexReader:
             if not running.done():
                 connection.interrupt()
             raise
-        except sqlite3.Error as error:
-            if loop.time() - started >= QUERY_SECONDS:
+        except (sqlite3.Error, MsgspecError) as error:
+            if _is_interrupted(error) and loop.time() - started >= QUERY_SECONDS:
                 raise QueryTooSlow(QUERY_SECONDS) from error
-            if generation != self._index.generation:
+            if generation != self._index.generation or (
+                _is_damage(error) and self._index.doubt(generation, str(error))
+            ):
                 raise IndexNotReady("the index of tasks is being rebuilt; retry later") from error
             raise
+
+    def close_idle(self) -> None:
+        """Close the idle connections: the next queries open new ones."""
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed at the end of their query."""
         self._generation = -1
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
+        self.close_idle()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _connection(self) -> tuple[sqlite3.Connection, int]:
@@ -104,15 +118,14 @@ class IndexReader:
         if path is None:
             raise IndexNotReady("the index of tasks cannot be read now; retry later")
         if generation != self._generation:
-            for connection in self._idle:
-                connection.close()
-            self._idle.clear()
+            self.close_idle()
             self._generation = generation
         if self._idle:
             return self._idle.pop(), generation
         try:
-            connection = await asyncio.get_running_loop().run_in_executor(self._threads, _open, path)
-        except sqlite3.Error as error:
+            connection = await asyncio.get_running_loop().run_in_executor(self._threads, _open, path, self._index)
+        except (sqlite3.Error, OSError) as error:
+            self._index.doubt(generation, str(error))
             raise IndexNotReady("the index of tasks cannot be read now; retry later") from error
         return connection, generation
 
@@ -134,10 +147,30 @@ class IndexReader:
             done.exception()  # whoever asked may be gone
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, index: ReadableIndex) -> sqlite3.Connection:
+    """Return a connection to the file that is written. Raises OSError, sqlite3.Error."""
     connection = connect(path, read_only=True)
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
+        connection.execute("SELECT 1 FROM checkpoint").fetchone()  # opens all parts of the file
+        index.check()
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _is_interrupted(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+
+
+def _is_damage(error: Exception) -> bool:
+    """Return True for what a query finds in a damaged file only."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return isinstance(error, MsgspecError) or code & 0xFF in _DAMAGES
+
+
+_DAMAGES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}
 
 
 def _read(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:

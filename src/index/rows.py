@@ -11,7 +11,7 @@ from ..events.ids import TaskRef
 from ..events.task import PRIORITIES, TaskSubmitted
 from ..instants import microseconds
 from ..projections.task_view import TaskView
-from .facts import HOLDS, attributes_of, hold_of
+from .facts import HOLDS, attributes_of, hold_of, searchable
 from .figures import uncount
 from .schema import FAILURE_KINDS, STATUSES
 from .shapes import fingerprint
@@ -240,6 +240,6 @@ def _changing(view: TaskView, numbers: Mapping[str, int], shape: str) -> tuple[o
         None if started is None or ended is None else ended - started,
         None if view.failure is None else _FAILURE[view.failure],
         numbers[shape] or None,
-        view.error or None,
+        searchable(view.error) or None,
         view.sequence,
     )

@@ -51,6 +51,21 @@ async def test_a_misspelt_filter_selects_nothing_and_names_the_right_one(api: Se
     assert (await api.alice.get("/api/tasks?status=FAILED")).status == 200
 
 
+async def test_no_text_in_a_parameter_is_an_internal_error(api: Service) -> None:
+    document = (await api.anonymous.get("/openapi.json")).body
+    asked = set()
+    for path, operations in document["paths"].items():
+        parameters = [each["name"] for each in operations.get("get", {}).get("parameters", ()) if each["in"] == "query"]
+        if path.startswith("/api/") and path not in OTHERS and not path.endswith(("/events", "/stream")):
+            named = re.sub(r"\{(\w+)\}", lambda each: IDS.get(each[1], "x"), path)
+            asked |= {f"{named}?{name}={text}" for name in parameters for text in ("", "%00%FF", "9" * 30)}
+    assert len(asked) > 100
+    for request in sorted(asked):
+        assert (await api.admin.get(request)).status < 500, request
+    answer = await api.alice.get("/api/tasks?owner=")
+    assert (answer.status, answer["path"]) == (400, "owner")
+
+
 async def test_a_parameter_with_one_value_is_refused_twice(api: Service) -> None:
     answer = await api.alice.get("/api/tasks?limit=1&limit=2")
 

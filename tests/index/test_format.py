@@ -30,6 +30,7 @@ HISTORIES = (
     [submitted(batch="b", batch_size=2, schedule="s", priority="high"), started(), attempt_failed(error="code 7")],
     [submitted(project="p"), started(), failed(error="no such model: 'x'"), queued(renewed=True), started(2)],
     [submitted(task_type="other"), cancelled()],
+    [submitted(), started(), failed(error="a\0b")],
 )
 TEXTS = (
     "cannot reach 10.0.0.7:8000 after 2.5 s",

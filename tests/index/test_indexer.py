@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import shutil
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 
 from taskstream.container import Container
 from taskstream.errors import IndexNotReady, QueryTooSlow
-from taskstream.index import indexer, reader
+from taskstream.index import indexer, reader, task_index
 from taskstream.index.schema import connect
 from taskstream.index.views import decode
 from taskstream.projections import task_view
@@ -141,6 +144,82 @@ async def test_a_file_destroyed_while_the_service_runs_is_built_again(api: Servi
     index.wake()
     await wait_until(lambda: index.path is not None, "a new file")
     assert len(await rows(api.container)) == 3
+
+
+def lose(path: Path) -> None:
+    for part in path.parent.glob(f"{path.name}*"):
+        part.unlink()
+
+
+def lose_the_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def lose_the_shared_memory(path: Path) -> None:
+    path.with_name(f"{path.name}-shm").unlink()
+
+
+def lose_the_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def replace(path: Path) -> None:
+    """Put a copy in the place of the file, as whoever restores a backup does."""
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+def damage(path: Path) -> None:
+    with path.open("r+b") as file:
+        for place in range(4_096, path.stat().st_size, 4_096):
+            file.seek(place)
+            file.write(bytes(range(64)))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 4_096)
+
+
+@pytest.mark.parametrize("harm", [lose, lose_the_log, lose_the_shared_memory, lose_the_folder, replace, damage, cut])
+async def test_whatever_happens_to_an_open_file_readers_have_it_built_again(
+    api: Service, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(indexer, "DOUBTED_SECONDS", 0.0)
+    container, index = api.container, api.container.indexer
+    for number in range(20):
+        await give(container.commands, ref(number), submission())
+    assert len(await rows(container)) == 20
+    with closing(connect(index.path)) as connection:  # type: ignore[arg-type]
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    container.index.close_idle()
+    harm(index.path)  # type: ignore[arg-type]
+
+    async def is_whole() -> bool:
+        index.wake()
+        with contextlib.suppress(IndexNotReady):
+            return len(await rows(container)) == 20 and index.rebuilds == 1
+        return False
+
+    await wait_until(is_whole, "a new file, though nothing was written")
+    await give(container.commands, ref(20), submission())
+    assert len(await rows(container)) == 21
+
+
+async def test_content_that_does_not_decode_is_built_again(api: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_index, "MOST_ACTIVE", 0)
+    for number in range(2):
+        await give(api.container.commands, ref(number), submission())
+        assert len(await rows(api.container)) == number + 1
+    index = api.container.indexer
+    with closing(connect(index.path)) as connection:  # type: ignore[arg-type]
+        connection.execute("UPDATE views SET view = x'c1'")
+    await give(api.container.commands, ref(), claim())
+
+    await wait_until(lambda: index.rebuilds == 1, "the file to be discarded")
+    index.wake()
+    await wait_until(lambda: index.path is not None, "a new file")
+    assert len(await views(api.container)) == 2
 
 
 async def test_a_folder_that_cannot_be_written_to_stops_lists_only(nats_url: str, tmp_path: Path) -> None:

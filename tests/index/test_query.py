@@ -66,7 +66,11 @@ def views(draw: Any, sequence: int) -> TaskView:
     failure = draw(st.sampled_from(FAILURE_KINDS[:3]))
     if status == "FINISHED" or (status != "FAILED" and draw(st.booleans())):
         failure = None
-    error = draw(st.sampled_from(["Out of MEMORY", "100%_é", "É"])) if failure or status == "CANCELLED" else ""
+    error = (
+        draw(st.sampled_from(["Out of MEMORY", "100%_é", "É", "mem\0ory %"]))
+        if failure or status == "CANCELLED"
+        else ""
+    )
     return TaskView(
         owner="",
         task_type=draw(st.sampled_from(NAMES)),
@@ -121,7 +125,7 @@ WANTED: dict[str, st.SearchStrategy[Any]] = {
     "in_project": st.booleans(),
     "concurrency_key": st.sampled_from(["k", "l"]),
     "attributes": some([label("region", "eu"), label("region", "us"), payload("customer", "acme")]),
-    "error": st.sampled_from(["memory", "%", "_", "É", "é", "of m"]),
+    "error": st.sampled_from(["memory", "%", "_", "É", "é", "of m", "\0", "\0none", "M\0O"]),
     "attempts": st.integers(0, 4),
     "id_prefix": st.sampled_from(["A", "B00", "C", f"A{7:025}~", f"A{7:025}~al"]),
     "created": spans,

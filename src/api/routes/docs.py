@@ -66,7 +66,7 @@ def docs_router() -> Router:
     @get("/{name:str}", sync_to_thread=True)
     def asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         if name not in _ASSETS:
-            raise NotFoundException(f"no such path: {request.url.path}")
+            raise NotFoundException(f"no such path: {request.scope['path']}")
         file, media_type = _ASSETS[name]
         return Response(file.read_bytes(), media_type=media_type, headers=_FOR_A_DAY)
 
