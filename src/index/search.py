@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
@@ -22,9 +22,11 @@ from .query import Key, Sort, TaskQuery
 from .schema import FAILURE_KINDS, STATUSES
 
 PROBED = 2_000
-"""Tasks up to which a source is counted before a way is chosen. A source with fewer may be read whole."""
+"""Tasks up to which a source is counted before a way is chosen. A source with fewer may be read whole and sorted."""
 EXAMINED = 20_000
-"""Tasks that one page looks at."""
+"""Tasks that one page looks at. A source whose tasks are stored side by side may be read whole if it has fewer."""
+EXAMINED_BY_DURATION = 8_000
+"""Likewise in the order of durations, where each task is on another page of the file; up to so many are sorted."""
 COUNTED = 10_000
 """Highest number that is counted."""
 EXAMINED_TO_COUNT = 100_000
@@ -54,7 +56,7 @@ class FirstLook(NamedTuple):
     """A first look at a source."""
 
     number: int
-    """PROBED at most."""
+    """As many as were to be counted, or fewer."""
     furthest: int
     """Sequence of the last task counted."""
 
@@ -135,12 +137,14 @@ class _Search:
         self._parameters = tuple(value for _, parameters in plan.conditions for value in parameters)
 
     def page(self, limit: int, after: Key | None) -> FoundPage:
+        after = self._within_reach(after)
         way = self._chosen(after)
         wanted = limit + 1
         found: set[Key] = set()
         edges: list[Key] = []
+        most = EXAMINED_BY_DURATION if self._order.sort == "duration" else EXAMINED
         for source in way:
-            keys, edge = self._read(source, wanted, after, max(EXAMINED // len(way), PROBED))
+            keys, edge = self._read(source, wanted, after, max(most // len(way), PROBED))
             found.update(keys)
             if edge is not None:
                 edges.append(edge)
@@ -157,11 +161,10 @@ class _Search:
             order = None if source.order is None else _Order(source.order, descending=True)
             edge: Key | None = None
             while True:
-                size, bounds = min(budget, COUNTED_AT_ONCE), []
+                size, upper = min(budget, COUNTED_AT_ONCE), edge
                 if order is not None:
-                    upper, edge = edge, self._edge(source, order, edge, size)
-                    bounds = [order.after(source, upper), order.up_to(source, edge)]
-                rows = self._rows("1", source, bounds)
+                    edge = self._edge(source, order, upper, size)
+                rows = self._rows("1", source, order or self._order, upper, edge)
                 sql = f"SELECT count(*) FROM ({rows.sql} LIMIT ?)"
                 [(number,)] = self._connection.execute(sql, (*rows.parameters, most + 1 - total))
                 total += number
@@ -181,7 +184,7 @@ class _Search:
         """Return how many tasks of a way match, by the value of a column."""
         counts: Counter[int] = Counter()
         for source in way:
-            rows = self._rows(f"t.{column} AS value", source, [])
+            rows = self._rows(f"t.{column} AS value", source, self._order, None, None)
             sql = f"SELECT value, count(*) FROM ({rows.sql}) WHERE value IS NOT NULL GROUP BY value"
             counts.update(dict(self._connection.execute(sql, rows.parameters).fetchall()))
         return counts
@@ -194,14 +197,17 @@ class _Search:
         ways = [way for way in self._plan.ways if len(way) <= MOST_SOURCES]
         top = after[0] if after is not None and self._order.sort == "created" else None
         for way in ways:
-            is_usable, is_few, expected = True, True, 0.0
+            is_usable, is_few, expected, scattered = True, True, 0.0, 0
             for source in way:
-                probe = self._probe(source, after)
-                is_short = probe.number < PROBED
+                most = self._most_probed(source)
+                probe = self._probe(source, after, most)
+                is_short = probe.number < most
                 is_few = is_few and is_short
-                is_usable = is_usable and (is_short or to_count or source.order == self._order.sort)
+                if source.order != self._order.sort and not to_count:
+                    is_usable = is_usable and is_short
+                    scattered += 0 if source.is_dense else probe.number
                 expected += probe.number if is_short else self._estimate(source, probe, top)
-            if is_usable and expected < lowest:
+            if is_usable and scattered <= EXAMINED_BY_DURATION and expected < lowest:
                 best, lowest, self._few = way, expected, is_few
         return best
 
@@ -216,18 +222,26 @@ class _Search:
             searched, rest = probe.furthest - (top or low), min(high, self._plan.highest) - probe.furthest
         return probe.number * (1 + max(rest, 0) / max(searched, 1))
 
-    def _probe(self, source: Source, after: Key | None) -> FirstLook:
-        """Count the tasks of a source, PROBED at most, in the order of submissions if it has that order."""
+    def _most_probed(self, source: Source) -> int:
+        """Return the number of tasks below which a source may be read whole."""
+        if source.order == self._order.sort:
+            return PROBED
+        if source.is_dense:
+            return EXAMINED
+        return EXAMINED_BY_DURATION if self._order.sort == "duration" else PROBED
+
+    def _probe(self, source: Source, after: Key | None, most: int) -> FirstLook:
+        """Count the tasks of a source, up to a number, in the order of submissions if it has that order."""
         by_sequence = _Order("created", descending=self._order.descending)
         start = after if self._order.sort == "created" else None
-        bounds = [by_sequence.after(source, start), *self._bounds(source)]
+        bounds = self._range(source, by_sequence, start, None)
         where = " AND ".join([source.where, *(bound.sql for bound in bounds)])
         parameters = (*source.parameters, *(value for bound in bounds for value in bound.parameters))
         order = f"ORDER BY {by_sequence.order_by(source)}" if source.order == "created" else ""
         furthest = "min" if self._order.descending else "max"
         [(number, last)] = self._connection.execute(
             f"SELECT count(*), {furthest}(k) FROM"
-            f" (SELECT {source.sequence} AS k FROM {source.tables} WHERE {where} {order} LIMIT {PROBED})",
+            f" (SELECT {source.sequence} AS k FROM {source.tables} WHERE {where} {order} LIMIT {most})",
             parameters,
         )
         return FirstLook(number, last or 0)
@@ -236,13 +250,13 @@ class _Search:
         """Return up to `wanted` keys of a source after a place, and up to where it was read; None: to its end."""
         order = self._order
         if source.order != order.sort:
-            keys = self._keys(source, [order.after(source, after)], wanted)
+            keys = self._keys(source, after, None, wanted)
             return keys, keys[-1] if len(keys) == wanted else None
         keys = []
         examined, size = 0, PROBED
         while True:
             edge = self._edge(source, order, after, size)
-            keys += self._keys(source, [order.after(source, after), order.up_to(source, edge)], wanted - len(keys))
+            keys += self._keys(source, after, edge, wanted - len(keys))
             if len(keys) == wanted:
                 return keys, keys[-1]
             examined += size
@@ -250,26 +264,45 @@ class _Search:
                 return keys, edge
             after, size = edge, min(4 * size, budget - examined)
 
-    def _keys(self, source: Source, bounds: Sequence[Condition], limit: int) -> list[Key]:
-        rows = self._rows(self._order.columns(source), source, bounds)
+    def _keys(self, source: Source, after: Key | None, edge: Key | None, limit: int) -> list[Key]:
+        rows = self._rows(self._order.columns(source), source, self._order, after, edge)
         sql = f"{rows.sql} ORDER BY {self._order.order_by(source)} LIMIT ?"
         return self._connection.execute(sql, (*rows.parameters, limit)).fetchall()
 
-    def _rows(self, columns: str, source: Source, bounds: Sequence[Condition]) -> Condition:
-        bounds = [*bounds, *self._bounds(source)]
+    def _rows(self, columns: str, source: Source, order: _Order, after: Key | None, edge: Key | None) -> Condition:
+        """Return the query of the matching tasks of a source after a place, up to an edge."""
+        bounds = self._range(source, order, after, edge)
         where = " AND ".join([source.where, *(bound.sql for bound in bounds), self._conditions])
         parameters = (*source.parameters, *(value for bound in bounds for value in bound.parameters), *self._parameters)
         return Condition(f"SELECT {columns} FROM {source.tables} WHERE {where}", parameters)
 
-    def _bounds(self, source: Source) -> list[Condition]:
-        """Return the bounds of the sequence of all that may match."""
+    def _within_reach(self, after: Key | None) -> Key | None:
+        """Return a place at or after which the page begins, no further from the first task than it must be."""
+        if after is None or self._order.sort != "created":
+            return after
         plan = self._plan
-        found = [Condition(f"{source.sequence} >= ?", (plan.lowest,))] if plan.lowest else []
-        return [*found, Condition(f"{source.sequence} < ?", (plan.highest,))] if plan.highest < UNBOUNDED else found
+        return (min(after[0], plan.highest) if self._order.descending else max(after[0], plan.lowest - 1),)
+
+    def _range(self, source: Source, order: _Order, after: Key | None, edge: Key | None) -> list[Condition]:
+        """Return the conditions on the part of a source after a place, up to an edge, both within the plan's bounds.
+
+        Of two lower or two upper bounds of the sequence, SQLite begins or ends with either, so there is one at most.
+        """
+        plan = self._plan
+        upper, lower = (after, edge) if order.descending else (edge, after)
+        by_sequence = order.sort == "created"
+        found = [order.after(source, after), order.up_to(source, edge)]
+        if plan.lowest and not (by_sequence and lower):
+            found.append(Condition(f"{source.sequence} >= ?", (plan.lowest,)))
+        if plan.highest < UNBOUNDED and not (by_sequence and upper):
+            found.append(Condition(f"{source.sequence} < ?", (plan.highest,)))
+        return found
 
     def _edge(self, source: Source, order: _Order, after: Key | None, size: int) -> Key | None:
         """Return the place of the `size`th task of a source after a place, matching or not; None: it has fewer."""
-        bounds = [order.after(source, after), *(self._bounds(source) if order.sort == "created" else ())]
+        bounds = [order.after(source, after)]
+        if order.sort == "created":
+            bounds = self._range(source, order, after, None)
         where = " AND ".join([source.where, *(bound.sql for bound in bounds)])
         parameters = (*source.parameters, *(value for bound in bounds for value in bound.parameters))
         found: Key | None = self._connection.execute(

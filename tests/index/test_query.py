@@ -197,7 +197,13 @@ def test_pages_and_counts_are_those_of_the_filter(
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every bound small, so that few tasks are many."""
-    for name, value in (("PROBED", 3), ("EXAMINED", 6), ("COUNTED_AT_ONCE", 4), ("MOST_SOURCES", 2)):
+    for name, value in (
+        ("PROBED", 3),
+        ("EXAMINED", 6),
+        ("EXAMINED_BY_DURATION", 5),
+        ("COUNTED_AT_ONCE", 4),
+        ("MOST_SOURCES", 2),
+    ):
         monkeypatch.setattr(search, name, value)
 
 
