@@ -417,6 +417,7 @@ def _convert(name: str, given: str, raw: Any, hint: Any) -> Any:
         return msgspec.convert(raw, hint, strict=False)
     except msgspec.ValidationError as error:
         requirement, _, _ = invalid(error, hint).detail.partition("; given: ")
+        requirement = requirement.removesuffix(", or null")  # an environment has no null
         raise InvalidSettings(f"{name}={given}: {requirement}") from None
 
 

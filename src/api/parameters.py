@@ -140,8 +140,9 @@ def next_cursor(sequence: int | None) -> str | None:
     return None if sequence is None else str(sequence)
 
 
-def bad_cursor(path: str) -> InvalidInput:
-    return InvalidInput("not a cursor; pass `nextCursor` of the previous page unchanged", path)
+def bad_cursor(path: str, of: str = "") -> InvalidInput:
+    """Return the error about a cursor; `of` says of which list it should be."""
+    return InvalidInput(f"not a cursor{of and ' '}{of}; pass `nextCursor` of the previous page unchanged", path)
 
 
 # Owners, keys, choices
@@ -153,6 +154,21 @@ def read_choices(given: Sequence[str] | None, allowed: AbstractSet[T], parameter
     if unknown := chosen - allowed:
         raise InvalidInput(f"{min(unknown)!r} is not one of {', '.join(sorted(allowed))}", parameter)
     return frozenset(value for value in allowed if value in chosen)
+
+
+def choice(given: str | None, allowed: Sequence[T], parameter: str) -> T | None:
+    """Return the value of a parameter that takes one of a few, None for none. Raises InvalidInput."""
+    if given is None:
+        return None
+    for value in allowed:
+        if value == given:
+            return value
+    raise InvalidInput(f"{given!r} is not one of {', '.join(allowed)}", parameter)
+
+
+def split_names(given: Sequence[str] | None) -> frozenset[str]:
+    """Return the names of types or pools of a list parameter, also comma-separated: no such name has a comma."""
+    return frozenset(part for text in given or () for part in text.split(","))
 
 
 def selected_owner(identity: Identity, owner: str | None, use: Use) -> str | None:

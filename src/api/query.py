@@ -50,7 +50,8 @@ class KnownParameters:
             if named is not None and name != named:
                 kind = str
             if kind is None:
-                raise InvalidInput(f"unknown query parameter `{name}`{nearest(name, declared)}", name)
+                known = [*declared, *(f"{each}<name>" for each in handler.opt.get(NAMED_PARAMETERS, ()))]
+                raise InvalidInput(f"unknown query parameter `{name}`{nearest(name, known)}", name)
             if counts[name] > 1 and kind is not list:
                 raise InvalidInput("is given more than once; send one value", name)
             if kind is int and not _WHOLE.fullmatch(text):  # Litestar takes `2.0`, `1e1`, and `null` for no value

@@ -29,7 +29,7 @@ from ..projections.task_view import Status
 from ..wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, filter_duration, filter_instant
 from .auth.access import READERS_OF_ALL
 from .auth.authenticator import Identity
-from .parameters import Owner, Use, bad_cursor, read_choices, selected_owner
+from .parameters import Owner, Use, bad_cursor, read_choices, selected_owner, split_names
 from .query import NAMED_PARAMETERS
 from .schemas.bulk import MOST_NAMED, DeadLettersFilter, TaskSelection
 
@@ -66,9 +66,9 @@ def _list(name: str, description: str) -> QueryParameter:
 
 
 Statuses = Annotated[list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")]
-Types = Annotated[list[str] | None, _list("type", "One or more types")]
-Pools = Annotated[list[str] | None, _list("pool", "One or more pools")]
-Servers = Annotated[list[str] | None, _list("server", "Servers that run the task, or ran it last")]
+Types = Annotated[list[str] | None, _list("type", "One or more types, also comma-separated")]
+Pools = Annotated[list[str] | None, _list("pool", "One or more pools, also comma-separated")]
+Servers = Annotated[list[str] | None, _list("server", "Servers that run the task, or ran it last; empty: none has")]
 Priorities = Annotated[list[str] | None, _list("priority", "One or more priorities, also comma-separated")]
 Kinds = Annotated[list[str] | None, _list("kind", "One or more kinds of failure, also comma-separated")]
 Holds = Annotated[
@@ -136,8 +136,8 @@ def selected(  # noqa: PLR0913, PLR0917 - one parameter per filter
     """Return what a query selects; a dependency of the routes that list tasks."""
     return TaskSelection(
         status=_chosen(status, STATUSES, "status"),
-        type=type_,
-        pool=pool,
+        type=None if type_ is None else sorted(split_names(type_)),
+        pool=None if pool is None else sorted(split_names(pool)),
         server=server,
         priority=_chosen(priority, frozenset(PRIORITIES), "priority"),
         kind=_chosen(kind, FAILURES, "kind"),
@@ -291,7 +291,7 @@ def read_place(query: TaskQuery, cursor: str | None, path: str = "cursor") -> Ke
     try:
         return read_cursor(query, cursor)
     except ValueError:
-        raise bad_cursor(path) from None
+        raise bad_cursor(path, "of a list in this order") from None
 
 
 def filters_nothing(given: DeadLettersFilter | TaskSelection) -> bool:

@@ -293,6 +293,8 @@ class QueryPlan:
     def _names(self, texts: Iterable[str]) -> list[int]:
         found: list[int] = []
         for text in texts:
+            if not text:
+                found.append(0)  # stands for none
             found += (row[0] for row in self._connection.execute("SELECT id FROM names WHERE text = ?", (text,)))
         if not found:
             raise Impossible

@@ -48,6 +48,7 @@ def main(descriptor: int) -> None:
     """Serve the supervisor at the other end of a socket pair until it is gone."""
     for number in (signal.SIGTERM, signal.SIGINT):  # the supervisor says when; Ctrl-C and systemd may signal us all
         signal.signal(number, signal.SIG_IGN)
+    _set_name("spawner")
     gc.disable()  # until a fork: a collection would leave holes in pages that are to be shared
     with socket.socket(fileno=descriptor) as control:
         ForkServer(control).run()

@@ -105,7 +105,9 @@ def filter_instant(given: int | str | None, now: datetime, path: str) -> datetim
     try:
         return parse_instant(given, now)
     except ValueError:
-        raise InvalidInput(f"must be a whole number of milliseconds since the epoch, {_FILTER_TEXT}", path) from None
+        hint = "; write `+` as %2B in a URL" if isinstance(given, str) and " " in given else ""
+        words = f"must be a whole number of milliseconds since the epoch, {_FILTER_TEXT}{hint}"
+        raise InvalidInput(words, path) from None
 
 
 def filter_duration(given: float | str | None, path: str) -> timedelta | None:

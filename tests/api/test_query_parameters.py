@@ -48,6 +48,7 @@ async def test_a_misspelt_filter_selects_nothing_and_names_the_right_one(api: Se
     assert (answer.status, answer["path"]) == (400, "statuss")
     assert "did you mean `status`?" in answer["detail"]
     assert (await api.alice.get("/api/tasks?statuss=")).status == 400
+    assert "payload.<name>" in (await api.alice.get("/api/tasks?label=eu"))["detail"]
     assert (await api.alice.get("/api/tasks?status=FAILED")).status == 200
 
 

@@ -181,6 +181,9 @@ async def test_errors_are_grouped_and_paged(service: Service, backend: BackendSe
     ]
     for query, count in (({"kind": "timeout"}, 0), ({"kind": "rejected,timeout"}, 3), ({"server": "gpu-2"}, 0)):
         assert len((await errors(service.alice, **query))["errors"]) == count
+    [group] = (await errors(service.admin, owner="alice", type="failing,other", limit=1))["errors"]
+    assert group["tasks"] == f"/api/tasks?shape={first['fingerprint']}&owner=alice&type=failing&type=other"
+    assert len((await service.admin.done("GET", group["tasks"]))["tasks"]) == 3
     summary = await stats(service.alice)
     assert (summary["errorCount"], summary["errors"][0]["fingerprint"]) == (6, first["fingerprint"])
     assert (await stats(service.alice, pool="default"))["errors"] is None
@@ -201,6 +204,13 @@ async def test_errors_are_grouped_and_paged(service: Service, backend: BackendSe
 )
 async def test_a_wrong_window_is_refused_and_the_parameter_named(api: Service, query: str, parameter: str) -> None:
     assert await api.alice.refusal("GET", f"/api/stats?{query}") == (400, parameter)
+
+
+async def test_a_wrong_dimension_is_refused_with_the_right_ones(api: Service) -> None:
+    answer = await api.admin.get("/api/stats?by=status")
+
+    assert (answer.status, answer["path"]) == (400, "by")
+    assert answer["detail"] == "by: 'status' is not one of type, pool, server, owner"
 
 
 async def test_hostile_cursors_are_refused(api: Service) -> None:

@@ -76,6 +76,11 @@ def test_other_text_is_no_instant_and_the_error_says_what_is(text: str) -> None:
         filter_instant(text, NOW, "createdAfter")
 
 
+def test_a_plus_sign_that_the_url_lost_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"write `[+]` as %2B"):
+        filter_instant("2026-01-31T12:00:00 01:00", NOW, "createdAfter")
+
+
 # The same filter everywhere
 
 
@@ -151,6 +156,7 @@ async def test_every_filter_selects_and_combines_in_lists_counts_and_commands(ap
         ({"payload.order.id": "8"}, set()),
         ({"pool": ["shop", "default"]}, everything),
         ({"pool": "shop", "priority": "high"}, {first}),
+        ({"type": "order,default", "pool": "shop,other"}, {first, second}),
         ({"kind": "failed"}, {second}),
         ({"error": "cuda OUT"}, {second}),
         ({"error": "%"}, set()),

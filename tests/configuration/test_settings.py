@@ -177,6 +177,11 @@ def test_the_callback_url_has_no_slash_at_its_end(more: Any, base: str) -> None:
     assert Settings(**more).callback_base == base
 
 
+def test_a_wrong_number_is_refused_in_words_of_an_environment() -> None:
+    with pytest.raises(InvalidSettings, match=r"^TASKSTREAM_WORKERS='-1': must be a whole number from 0 to 64$"):
+        load({"TASKSTREAM_WORKERS": "-1"})
+
+
 def test_a_pause_limit_that_no_delivery_would_reach_is_refused() -> None:
     given = {"TASKSTREAM_DELIVERY_RETENTION": "86400"}
 

@@ -125,6 +125,14 @@ async def test_a_task_that_a_report_took_takes_no_slot(container: Container, lis
     assert await pages(lists, TaskQuery(servers=frozenset({"s1"}))) == [ref(2), ref(1)]
 
 
+async def test_a_list_has_the_tasks_without_a_server(container: Container, lists: TaskLists) -> None:
+    await give(container.commands, ref(1), submission())
+    await give(container.commands, ref(2), submission(), claim("s1"))
+
+    assert await pages(lists, TaskQuery(servers=frozenset({""}))) == [ref(1)]
+    assert await pages(lists, TaskQuery(servers=frozenset({"", "s1"}))) == [ref(2), ref(1)]
+
+
 async def test_batches_are_listed_unless_all_their_tasks_are_deleted(
     container: Container, lists: TaskLists, monkeypatch: pytest.MonkeyPatch
 ) -> None:

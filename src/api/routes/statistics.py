@@ -22,7 +22,7 @@ from ...index.statistics import LENGTH, MOST_POINTS, Dimension, StatisticsScope,
 from ...instants import DURATION_PATTERN, EPOCH, iso, parse_duration
 from ...wire.fields import filter_instant
 from ..auth.access import READERS_OF_ALL, ApiRequest
-from ..parameters import Cursor, Owner, read_choices, selected_owner
+from ..parameters import Cursor, Owner, choice, read_choices, selected_owner, split_names
 from ..routing import RouteHandler, Routes
 from ..schemas.statistics import (
     ErrorPage,
@@ -68,10 +68,12 @@ Step = Annotated[
         schema_extra={"pattern": DURATION_PATTERN, "examples": ["5m", "60", "1h"]},
     ),
 ]
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 By = Annotated[
-    Dimension | None,
+    str | None,
     QueryParameter(
-        description="Return what happened by type, pool or server as well, or by owner (admins and auditors)"
+        description="Return what happened by type, pool or server as well, or by owner (admins and auditors)",
+        schema_extra={"enum": list(DIMENSIONS)},
     ),
 ]
 ErrorLimit = Annotated[int, QueryParameter(ge=1, le=200, description="Largest number of groups on a page")]
@@ -146,6 +148,13 @@ def window(
     raise AssertionError("400 days have fewer steps of 28 days")
 
 
+def listed(wanted: StatisticsScope, owner: str | None) -> list[tuple[str, str]]:
+    """Return the filters of a request as parameters of `GET /api/tasks`."""
+    found = [] if wanted.owner is None or owner is None else [("owner", owner)]
+    found += [("type", each) for each in sorted(wanted.types)]
+    return found + [("server", each) for each in sorted(wanted.servers)]
+
+
 def statistics_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Statistics")
 
@@ -158,8 +167,8 @@ def statistics_routes(container: Container) -> list[RouteHandler]:
     ) -> StatisticsScope:
         return StatisticsScope(
             owner=selected_owner(request.user, owner, "list"),
-            types=frozenset(types or ()),
-            pools=frozenset(pools or ()),
+            types=split_names(types),
+            pools=split_names(pools),
             servers=frozenset(servers or ()),
             deleted=request.user.has(*READERS_OF_ALL),
         )
@@ -198,28 +207,29 @@ def statistics_routes(container: Container) -> list[RouteHandler]:
         1,500 steps, with `by` 75.
         """
         wanted = scope(request, owner, type_, server, pool)
+        dimension = choice(by, DIMENSIONS, "by")
         everybody = wanted.owner is None
-        if by == "owner" and not everybody:
+        if dimension == "owner" and not everybody:
             raise Forbidden("only admins and auditors see figures by owner, and only of all owners")
         now = utc_now()
         first = filter_instant(start, now, "from") or now - DEFAULT_WINDOW
         last = filter_instant(to, now, "to") or now
-        is_detailed = everybody and (by is not None or wanted.is_filtered)
+        is_detailed = everybody and (dimension is not None or wanted.is_filtered)
         shown = window(
             now,
             first,
             last,
             read_step(step),
-            most=MOST_POINTS if by is None else MOST_STEPS_BY,
-            hourly=by == "owner" or (is_detailed and last - first > LONGEST_DETAILED),
+            most=MOST_POINTS if dimension is None else MOST_STEPS_BY,
+            hourly=dimension == "owner" or (is_detailed and last - first > LONGEST_DETAILED),
         )
 
         def answer(connection: sqlite3.Connection) -> StatsAnswer:
             totals = statistics.totals(connection, wanted, by_owner=everybody)
-            flows = statistics.flows(connection, wanted, shown, now, by)
+            flows = statistics.flows(connection, wanted, shown, now, dimension)
             errors = None if wanted.pools else statistics.errors(connection, wanted, shown, now, ERRORS_SHOWN)
             owners = {value for value, _ in totals.by.get("owner", ())}
-            owners |= {value for value, _ in flows.groups} if by == "owner" else set()
+            owners |= {value for value, _ in flows.groups} if dimension == "owner" else set()
             subjects = statistics.subjects_of(connection, owners)
             instants = [iso(at) for at in shown.instants]
             return StatsAnswer(
@@ -233,9 +243,9 @@ def statistics_routes(container: Container) -> list[RouteHandler]:
                 totals=total_numbers(totals, subjects),
                 window=happened(flows.total.whole),
                 series=points(flows.total, instants),
-                by=by,
-                groups=groups_of(flows, instants, subjects if by == "owner" else {}),
-                errors=summaries(errors.groups) if errors else None,
+                by=dimension,
+                groups=groups_of(flows, instants, subjects if dimension == "owner" else {}),
+                errors=summaries(errors.groups, listed(wanted, owner)) if errors else None,
                 error_count=errors.total if errors else None,
             )
 
@@ -281,7 +291,8 @@ def statistics_routes(container: Container) -> list[RouteHandler]:
             found = statistics.errors(connection, wanted, shown, now, limit, kinds=kinds, after=after)
             following = ErrorCursor(shown, found.groups[-1].order).text() if found.more else None
             sequence = statistics.position_of(connection)
-            return error_page(found, shown, following, now=now, sequence=sequence, lag_events=0)
+            links = listed(wanted, owner)
+            return error_page(found, links, shown, following, now=now, sequence=sequence, lag_events=0)
 
         read, lag = await ask(request, answer)
         read.lag_events = lag

@@ -63,7 +63,7 @@ async def readiness(container: Container, version: str) -> Ready:
         warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
     if missing := container.siblings.missing:
         status = "degraded" if status == "ok" else status
-        warnings.append(f"not running now: {', '.join(missing)}; `taskstream up` starts it again, its log says why")
+        warnings.append(f"not running now: {', '.join(missing)}; `taskstream up` starts them, its log says why")
     if not connected:
         status = "unavailable"
     if container.draining:

@@ -13,7 +13,7 @@ from litestar.params import HeaderParameter, QueryParameter
 
 from ...clock import utc_now
 from ...container import Container
-from ...errors import InvalidInput, StreamsExhausted, TooManyStreams
+from ...errors import StreamsExhausted, TooManyStreams
 from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
 from ...index.search import By
 from ...projections.task_reader import TaskDetail
@@ -40,6 +40,7 @@ from ..parameters import (
     IdempotencyKey,
     Limit,
     TaskId,
+    choice,
     made_ref,
 )
 from ..routing import RouteHandler, Routes
@@ -280,9 +281,7 @@ def _add_lists(routes: Routes, container: Container) -> None:
         """
         wanted = task_filter(request.user, selection, "list")
         await check_batch(container, wanted)
-        column = next((column for column in COLUMNS if column == by), None)
-        if by is not None and column is None:
-            raise InvalidInput(f"{by!r} is not one of {', '.join(COLUMNS)}", "by")
+        column = choice(by, COLUMNS, "by")
         user = owner_token(request.user.subject)
         found = await container.lists.count(wanted, column, user=user)
         return task_counts(found)

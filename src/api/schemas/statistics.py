@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from msgspec import Struct, field
 
@@ -132,7 +133,7 @@ class ErrorSummary(Struct, kw_only=True, rename="camel"):
     """Failures in each step."""
     example: ErrorExample | None
     tasks: str | None
-    """Path of the list of tasks whose last failure is of this group."""
+    """Path of the list of tasks whose last failure is of this group, of the owner, types and servers asked for."""
 
 
 class StatsAnswer(Struct, kw_only=True, rename="camel"):
@@ -262,7 +263,8 @@ def groups_of(flows: Flows, instants: Sequence[str], subjects: Mapping[str, str]
     ]
 
 
-def error_summary(group: ErrorGroup) -> ErrorSummary:
+def error_summary(group: ErrorGroup, filters: Sequence[tuple[str, str]]) -> ErrorSummary:
+    """`filters`: the parameters that its list of tasks has besides the shape."""
     is_rest = group.shape == OTHER_SHAPE
     return ErrorSummary(
         fingerprint=group.shape,
@@ -276,7 +278,7 @@ def error_summary(group: ErrorGroup) -> ErrorSummary:
         servers=_most_common(group.servers),
         trend=group.trend,
         example=None if is_rest else ErrorExample(task_id=group.example_task, error=group.example_text),
-        tasks=None if is_rest else f"/api/tasks?shape={group.shape}",
+        tasks=None if is_rest else f"/api/tasks?{urlencode([('shape', group.shape), *filters])}",
     )
 
 
@@ -289,10 +291,17 @@ def _most_common(counts: Counter[str]) -> dict[str, int]:
 
 
 def error_page(
-    errors: Errors, window: Window, following: str | None, *, now: datetime, sequence: int, lag_events: int
+    errors: Errors,
+    filters: Sequence[tuple[str, str]],
+    window: Window,
+    following: str | None,
+    *,
+    now: datetime,
+    sequence: int,
+    lag_events: int,
 ) -> ErrorPage:
     return ErrorPage(
-        errors=[error_summary(group) for group in errors.groups],
+        errors=[error_summary(group, filters) for group in errors.groups],
         since=iso(window.start),
         before=iso(window.end),
         step=seconds_of(window),
@@ -309,5 +318,5 @@ def seconds_of(window: Window) -> int:
     return int(window.step.total_seconds())
 
 
-def summaries(groups: Sequence[ErrorGroup]) -> list[ErrorSummary]:
-    return [error_summary(group) for group in groups]
+def summaries(groups: Sequence[ErrorGroup], filters: Sequence[tuple[str, str]]) -> list[ErrorSummary]:
+    return [error_summary(group, filters) for group in groups]
