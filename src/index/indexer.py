@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import structlog
 
@@ -344,13 +344,9 @@ class Indexer(Service):
         for number, piece in enumerate(_pieces(positions)):
             if number:
                 await asyncio.sleep(0)
-            loaded: dict[Any, Any] = {}
-            asked: set[Any] = set()
-            # A flush may end meanwhile, and what it had in memory is in the file only.
-            while missing := index.missing(piece) - asked:
-                loaded |= await self._write(index.load, missing)
-                asked |= missing
-            index.fold(piece, loaded)
+            left = index.fold(piece, {})
+            while left:
+                left = index.fold(left, await self._write(index.load, index.missing(left)))
             self._set_due(index)
             while index.changed >= MOST_CHANGED:
                 self._flushed.clear()

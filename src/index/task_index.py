@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ..errors import UnreadableEvent
@@ -117,7 +117,7 @@ class TaskIndex:
         return len(self._changed) + sum(len(part.rows) for part in self._parts)
 
     def missing(self, positions: Iterable[Position]) -> set[TaskRef]:
-        """Return the tasks whose views `fold` needs and `load` must read first."""
+        """Return the tasks whose views `fold` needs and `load` must read."""
         found: set[TaskRef] = set()
         submitted: set[TaskRef] = set()
         for position in positions:
@@ -133,55 +133,65 @@ class TaskIndex:
     def _knows(self, ref: TaskRef) -> bool:
         return ref in self._active or ref in self._writing
 
-    def load(self, refs: Iterable[TaskRef]) -> dict[TaskRef, TaskView]:
-        """Return the views in the file. Raises sqlite3.Error."""
-        found: dict[TaskRef, TaskView] = {}
+    def load(self, refs: Iterable[TaskRef]) -> dict[TaskRef, TaskView | None]:
+        """Return the views in the file, None for a task that is not in it. Raises sqlite3.Error."""
+        found: dict[TaskRef, TaskView | None] = {}
         for ref in refs:
             row = self._connection.execute(
                 "SELECT view FROM views WHERE created_sequence = (SELECT created_sequence FROM tasks"
                 " WHERE owner = (SELECT id FROM names WHERE text = ?) AND unique_token = ?)",
                 ref,
             ).fetchone()
-            if row is not None:
-                found[ref] = decode_view(row[0])
+            found[ref] = decode_view(row[0]) if row is not None else None
         return found
 
-    def fold(self, positions: Iterable[Position], loaded: dict[TaskRef, TaskView]) -> None:
-        """Fold events. `loaded`: what `load` returned for what is `missing`. Raises UnreadableEvent."""
-        for position in positions:
+    def fold(self, positions: Sequence[Position], loaded: Mapping[TaskRef, TaskView | None]) -> Sequence[Position]:
+        """Fold events. Return those that are left: the first one needs a view that is neither in memory nor `loaded`.
+
+        Then fold these with what `load` returns for what is `missing`. A flush that ends meanwhile may take further
+        views out of memory, so some may be left again. Raises UnreadableEvent.
+        """
+        for number, position in enumerate(positions):
             if position.sequence <= self.position:
                 continue
-            if position.subject != SCHEDULER_FENCE:
-                self._fold(position, loaded)
+            if position.subject != SCHEDULER_FENCE and not self._fold(position, loaded):
+                return positions[number:]
             self.position = position.sequence
             self._last = position
+        return ()
 
-    def _fold(self, position: Position, loaded: dict[TaskRef, TaskView]) -> None:
-        ref, _ = _ref_and_word(position)
-        stored = decode(task_codec, position, alone=True)
-        event = stored.recorded.event
+    def _fold(self, position: Position, loaded: Mapping[TaskRef, TaskView | None]) -> bool:
+        """Fold an event. Return False if the view of its task is missing."""
+        ref, word = _ref_and_word(position)
         extras: Extras | None = None
         before: TaskView | None = None
-        is_new = isinstance(event, TaskSubmitted)
+        is_new = word == SUBMITTED
         if is_new:  # if the task has rows, its first history has aged out
             if ref in self._changed:
                 self._end_part()
         elif (row := self._changed.get(ref)) is not None:
-            before, is_new, extras = row.view, row.is_new, row.extras
+            ref, before, is_new, extras = row
         elif (row := self._writing.get(ref)) is not None:
             before = row.view
+        elif (active := self._active.get(ref)) is not None:
+            before = active
+        elif ref in loaded:
+            before = loaded[ref]
         else:
-            before = self._active.get(ref) or loaded.get(ref)
+            return False
+        stored = decode(task_codec, position, alone=True)
+        event = stored.recorded.event
         if before is not None and before.sequence < self.first_sequence:
             before = None
         view = fold(before, stored)
         if view is None:
-            return  # its submission is past the retention
+            return True  # its submission is past the retention
         if isinstance(event, TaskSubmitted):
             extras = extras_of(event, view)
         self._changed[ref] = TaskRow(ref, view, is_new, extras)
         for observer in self.observers:
             observer.observe(before, stored, view)
+        return True
 
     def _end_part(self) -> None:
         if self._changed:
@@ -239,7 +249,9 @@ class TaskIndex:
 
     def apply(self, positions: Sequence[Position]) -> None:
         """Fold events, with the views that the file has. Raises UnreadableEvent and sqlite3.Error."""
-        self.fold(positions, self.load(self.missing(positions)))
+        left = self.fold(positions, {})
+        while left:
+            left = self.fold(left, self.load(self.missing(left)))
 
     def flush(self, first_sequence: int = 0) -> None:
         """Store all changes. Raises sqlite3.Error. `first_sequence`: as for `take`."""

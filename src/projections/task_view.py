@@ -118,7 +118,7 @@ def fold(view: TaskView | None, stored: Stored[TaskEvent]) -> TaskView | None:
         return _submitted(event, recorded, sequence) if isinstance(event, TaskSubmitted) else None
     if sequence <= view.sequence:
         return view
-    return replace(_next(view, recorded, sequence), updated_at=recorded.at, sequence=sequence)
+    return replace(view, **_changes(view, recorded, sequence), updated_at=recorded.at, sequence=sequence)
 
 
 def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: int) -> TaskView:
@@ -146,60 +146,68 @@ def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: in
     )
 
 
-def _next(view: TaskView, recorded: Recorded[TaskEvent], sequence: int) -> TaskView:
+def _changes(view: TaskView, recorded: Recorded[TaskEvent], sequence: int) -> dict[str, Any]:
+    """Return the fields that an event changes, with their new values: a copy of a view for each step costs more."""
     event = recorded.event
     match event:
         case TaskSubmitted():
-            return view
+            return {}
         case events.TaskHeld():
-            renewed_after = view.sequence if event.renewed else 0
-            view = _renewed(view) if event.renewed else view
-            return _waiting(view, held=True, granted=False, busy_until=None, renewed_after=renewed_after)
+            return {
+                **(_renewed(view) if event.renewed else {}),
+                **_waiting(busy_until=None),
+                "held": True,
+                "granted": False,
+                "renewed_after": view.sequence if event.renewed else 0,
+            }
         case events.TaskQueued():
-            view = _renewed(view) if event.renewed else view
-            return _waiting(view, held=False, granted=event.granted, renewed_after=0, released=True)
+            return {
+                **(_renewed(view) if event.renewed else {}),
+                **_waiting(),
+                "held": False,
+                "granted": event.granted,
+                "renewed_after": 0,
+                "released": True,
+            }
         case events.AttemptStarted():
-            return replace(
-                view,
-                status="PROCESSING",
-                held=False,
-                attempt=event.attempt,
-                server_id=event.server_id,
-                worker_id=event.worker_id,
-                accepted=not event.worker_id,
-                deadline=event.deadline,
-                retry_at=None,
-                started_at=view.started_at or recorded.at,
-            )
+            return {
+                "status": "PROCESSING",
+                "held": False,
+                "attempt": event.attempt,
+                "server_id": event.server_id,
+                "worker_id": event.worker_id,
+                "accepted": not event.worker_id,
+                "deadline": event.deadline,
+                "retry_at": None,
+                "started_at": view.started_at or recorded.at,
+            }
         case events.AttemptAccepted():
-            return replace(view, accepted=True)
+            return {"accepted": True}
         case events.ProgressReported():
-            return after_report(view, event)
+            return _reported(view, event)
         case events.AttemptFailed():
-            failed = replace(view, granted=False, error=event.error, failure=event.kind, busy_until=None)
-            return _waiting(failed, retry_at=event.retry_at, progress=None, message=None)
+            failed = _waiting(retry_at=event.retry_at, progress=None, message=None, busy_until=None)
+            return {**failed, "granted": False, "error": event.error, "failure": event.kind}
         case events.AttemptReturned():
             until = None if event.kind == "shutdown" else view.busy_until or recorded.at + view.busy_for
             # It does not count, so there may be one more.
-            return _waiting(view, progress=None, message=None, busy_until=until, attempts=view.attempts + 1)
+            return _waiting(progress=None, message=None, busy_until=until, attempts=view.attempts + 1)
         case events.TaskSucceeded():
-            ended = _ended(view, recorded, sequence, event.server_id, event.result)
-            return replace(ended, status="FINISHED", error="", failure=None, progress=100.0)
+            ended = _ended("FINISHED", recorded, sequence, event.server_id, event.result)
+            return {**ended, "error": "", "failure": None, "progress": 100.0}
         case events.TaskFailed():
-            ended = _ended(view, recorded, sequence, event.server_id, event.result)
-            return replace(ended, status="FAILED", error=event.error, failure=event.kind)
+            ended = _ended("FAILED", recorded, sequence, event.server_id, event.result)
+            return {**ended, "error": event.error, "failure": event.kind}
         case events.TaskCancelled():
-            ended = _ended(view, recorded, sequence, view.server_id, None)
-            return replace(ended, status="CANCELLED", error=event.reason)
+            return {**_ended("CANCELLED", recorded, sequence, view.server_id, None), "error": event.reason}
         case events.TaskDeleted():
-            return replace(view, deleted=True)
+            return {"deleted": True}
         case _:
             assert_never(event)
 
 
 def after_report(view: TaskView, event: events.ProgressReported) -> TaskView:
-    progress = view.progress if event.progress is None else event.progress
-    return replace(view, progress=progress, message=event.message, chapters=_chapters(view, event))
+    return replace(view, **_reported(view, event))
 
 
 def awaited(view: TaskView) -> Plan:
@@ -212,9 +220,15 @@ def awaited(view: TaskView) -> Plan:
     return plan
 
 
-def _waiting(view: TaskView, *, retry_at: datetime | None = None, **changes: Any) -> TaskView:
-    """Return the view of a task that waits for its next attempt."""
-    return replace(view, status="WAITING", accepted=False, deadline=None, ended_at=None, retry_at=retry_at, **changes)
+def _reported(view: TaskView, event: events.ProgressReported) -> dict[str, Any]:
+    progress = view.progress if event.progress is None else event.progress
+    return {"progress": progress, "message": event.message, "chapters": _chapters(view, event)}
+
+
+def _waiting(*, retry_at: datetime | None = None, **changes: Any) -> dict[str, Any]:
+    """Return the changes of a task that waits for its next attempt from now on."""
+    waiting = {"status": "WAITING", "accepted": False, "deadline": None, "ended_at": None, "retry_at": retry_at}
+    return {**waiting, **changes}
 
 
 def _chapters(view: TaskView, event: events.ProgressReported) -> Chapters:
@@ -225,37 +239,36 @@ def _chapters(view: TaskView, event: events.ProgressReported) -> Chapters:
     return chapters
 
 
-def _renewed(view: TaskView) -> TaskView:
-    return replace(
-        view,
-        chapters=NO_CHAPTERS,
-        progress=None,
-        message=None,
-        error="",
-        failure=None,
-        busy_until=None,
-        attempts=view.attempt + view.budget,
-        ended_sequence=0,
-        result_bytes=0,
-    )
+def _renewed(view: TaskView) -> dict[str, Any]:
+    return {
+        "chapters": NO_CHAPTERS,
+        "progress": None,
+        "message": None,
+        "error": "",
+        "failure": None,
+        "busy_until": None,
+        "attempts": view.attempt + view.budget,
+        "ended_sequence": 0,
+        "result_bytes": 0,
+    }
 
 
 def _ended(
-    view: TaskView, recorded: Recorded[TaskEvent], sequence: int, server_id: str, result: StoredResult | None
-) -> TaskView:
-    return replace(
-        view,
-        ended_sequence=sequence,
-        result_bytes=result.size_bytes if result else 0,
-        server_id=server_id,
-        held=False,
-        granted=False,
-        ended_at=recorded.at,
-        retry_at=None,
-        accepted=False,
-        deadline=None,
-        busy_until=None,
-    )
+    status: Status, recorded: Recorded[TaskEvent], sequence: int, server_id: str, result: StoredResult | None
+) -> dict[str, Any]:
+    return {
+        "status": status,
+        "ended_sequence": sequence,
+        "result_bytes": result.size_bytes if result else 0,
+        "server_id": server_id,
+        "held": False,
+        "granted": False,
+        "ended_at": recorded.at,
+        "retry_at": None,
+        "accepted": False,
+        "deadline": None,
+        "busy_until": None,
+    }
 
 
 def view_key(ref: TaskRef) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -301,9 +301,8 @@ class Aging:
         self._left = {TaskRef("alice", f"{number:026d}"): list(lives) for number, lives in enumerate(tasks)}
         self._events: dict[TaskRef, list[str]] = {}
         self._last: dict[TaskRef, int] = {}
-        self._piece: list[Position] = []
-        self._loaded: dict[TaskRef, TaskView] = {}
-        self._asked: set[TaskRef] = set()
+        self._piece: Sequence[Position] = []
+        self._loaded: dict[TaskRef, TaskView | None] = {}
         self._changes: Any = None
         self._firsts: list[tuple[int, int]] = []
         """Where the fold was when it heard of a beginning of the log, and of which."""
@@ -330,15 +329,11 @@ class Aging:
 
     def load(self, _: int) -> None:
         self._piece = self._piece or self.log[self.index.position :][:4]
-        missing = self.index.missing(self._piece) - self._asked
-        self._loaded |= self.index.load(missing)
-        self._asked |= missing
+        self._loaded = self.index.load(self.index.missing(self._piece))
 
     def fold(self, _: int) -> None:
-        while self.index.missing(self._piece) - self._asked:
-            self.load(0)
-        self.index.fold(self._piece, self._loaded)
-        self._piece, self._loaded, self._asked = [], {}, set()
+        self._piece = self.index.fold(self._piece, self._loaded)
+        self._loaded = {}
 
     def take(self, _: int) -> None:
         if self._changes is None:
@@ -355,7 +350,7 @@ class Aging:
 
     def finish(self) -> None:
         self.fold(0)
-        while self.index.position < len(self.log):
+        while self._piece or self.index.position < len(self.log):
             self.load(0)
             self.fold(0)
         self.write(0)
