@@ -10,14 +10,13 @@ from litestar import Litestar, MediaType, Router, get
 from litestar.config.cors import CORSConfig
 from litestar.middleware import DefineMiddleware
 from litestar.routes import HTTPRoute
-from litestar.types import ASGIApp
 
 from ..container import Container
 from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
-from .dispatch import Dispatch
+from .direct_calls import DirectCall
 from .legacy.queue import queue_routes
 from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
@@ -76,7 +75,11 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
     api = Router(
         path="/api",
         route_handlers=api_routes(container, tokens),
-        middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens), KnownParameters],
+        middleware=[
+            DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens),
+            KnownParameters,
+            lambda app: DirectCall(app, container.results),  # a function: Litestar copies what it is given
+        ],
         response_class=json_response(container.results),
         security=[{"bearer": []}],
     )
@@ -109,10 +112,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
             if handler.http_methods == {"OPTIONS"}:
                 handler.opt[METHODS] = set(route.methods)
 
-    def checks(call: ASGIApp) -> ASGIApp:
-        return Authentication(KnownParameters(call), authenticator, tokens)
-
-    return RequestMiddleware(Conditional(Dispatch(app, container.results, checks)), container.settings.slow_request)
+    return RequestMiddleware(Conditional(app), container.settings.slow_request)
 
 
 def create_system_app(container: Container) -> RequestMiddleware:

@@ -351,7 +351,7 @@ def changes_of(pending: Pending) -> tuple[dict[Counted, list[int]], dict[FlowPla
     counts: dict[Counted, list[int]] = {}
     flows: dict[FlowPlace, Flow] = {}
     for fields, number in pending.moves.items():
-        owner, minute, type_, pool, kind, is_special, before, after = Move(*fields)
+        owner, minute, type_, pool, kind, is_special, before, after = fields  # a Move
         if before != after:
             if before is not None:
                 _change(counts, (owner, type_, pool, before[3]), before, -number)

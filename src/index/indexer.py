@@ -40,12 +40,14 @@ FOLDED_AT_ONCE = 128
 """Events that are folded before the event loop does something else: about a millisecond."""
 FOLDED_BYTES = 512 * 1024
 """Likewise, in bytes: large payloads take longer to parse."""
-FLUSH_AT = 500
-"""Changed tasks that are stored together, unless a reader waits for them."""
-MOST_CHANGED = 4 * FLUSH_AT
+FLUSH_AT = 1_000
+"""Changed tasks that are stored together, unless a reader waits for them: most have ended, and are stored once."""
+MOST_CHANGED = 2 * FLUSH_AT
 """Changed tasks beyond which the fold waits for the file."""
-FLUSH_SECONDS = 1.0
+FLUSH_SECONDS = 2.0
 """How long a change may stay in memory while nobody asks."""
+FLUSH_EVENTS = 4_000
+"""Events that are stored together at most: an index with BEHIND_EVENTS in memory would count as behind."""
 READ_AT_ONCE = 1_000
 NEAR = 1_000
 """Events before the end from which on an index that is filled reads with everybody else."""
@@ -353,7 +355,8 @@ class Indexer(Service):
                 await self._flushed.wait()
 
     def _set_due(self, index: TaskIndex) -> None:
-        if index.changed >= FLUSH_AT or any(sequence <= index.position for sequence, _ in self._waiting):
+        is_much = index.changed >= FLUSH_AT or index.position - index.stored >= FLUSH_EVENTS
+        if is_much or any(sequence <= index.position for sequence, _ in self._waiting):
             self._due.set()
 
     def _set_current(self, index: TaskIndex) -> None:
