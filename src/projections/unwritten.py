@@ -29,15 +29,8 @@ class _UnwrittenTask(Struct):
     first_sequence: int
     """Of its events that no view reflects."""
     first_at: float
-    last_at: float
     size_bytes: int
-    has_ended: bool
-
-    @property
-    def due_at(self) -> float:
-        if self.has_ended:
-            return -math.inf
-        return min(self.last_at + REST_SECONDS, self.first_at + LONGEST_SECONDS)
+    due_at: float
 
 
 class Unwritten:
@@ -63,11 +56,9 @@ class Unwritten:
         self._size_bytes += size_bytes
         task = self._tasks.get(ref)
         if task is None:
-            self._tasks[ref] = _UnwrittenTask(sequence, now, now, size_bytes, has_ended)
-            return
-        task.last_at = now
+            task = self._tasks[ref] = _UnwrittenTask(sequence, now, 0, math.inf)
         task.size_bytes += size_bytes
-        task.has_ended = has_ended
+        task.due_at = -math.inf if has_ended else min(now + REST_SECONDS, task.first_at + LONGEST_SECONDS)
 
     def take_due(self, now: float) -> list[TaskRef]:
         """Remove the tasks that are due, and return them."""
@@ -93,7 +84,7 @@ class Unwritten:
     @property
     def next_at(self) -> float | None:
         """When the next tasks are to be taken; None if none is unwritten."""
-        due_at = min((task.due_at for task in self._tasks.values()), default=None)
+        due_at = min([task.due_at for task in self._tasks.values()], default=None)
         return None if due_at is None else due_at + GATHER_SECONDS
 
     def _oldest(self) -> list[TaskRef]:

@@ -15,7 +15,6 @@ schedules and webhooks have no retention.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -181,10 +180,15 @@ def measured(position: Position) -> tuple[int, int]:
 def fold(usages: dict[str, Usage], positions: Iterable[Position], of: CountedLog = OF_TASKS) -> None:
     """Count events of a log, by owner token."""
     for position in positions:
-        with contextlib.suppress(msgspec.MsgspecError):  # the projection of tasks stops at it, and says so
+        try:
             day, size = measured(position)
-            day = day if of.has_retention else 0
-            usages.setdefault(of.owner_of(position.subject), Usage()).add(position.sequence, day, size)
+        except msgspec.MsgspecError:  # the projection of tasks stops at it, and says so
+            continue
+        owner = of.owner_of(position.subject)
+        usage = usages.get(owner)
+        if usage is None:
+            usage = usages[owner] = Usage()
+        usage.add(position.sequence, day if of.has_retention else 0, size)
 
 
 class UsageProjection(CheckpointedBucket):

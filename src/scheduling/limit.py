@@ -74,16 +74,6 @@ class TaskEntry(Struct, kw_only=True, eq=False):
     def window(self) -> str:
         return window(self.pool, self.priority, self.task_type, self.plan)
 
-    @property
-    def is_counted(self) -> bool:
-        """True if it counts towards all its concurrency limits."""
-        return self.stage is Stage.RUNNING or (self.stage is Stage.QUEUED and self.granted)
-
-    @property
-    def is_pending(self) -> bool:
-        """True if it was granted its start and has not started."""
-        return self.stage is Stage.QUEUED and self.granted
-
 
 class Flow:
     """The held tasks of one owner that need the same limits, in order."""
@@ -161,7 +151,7 @@ class Limit:
     def enter(self, entry: TaskEntry) -> None:
         """Count a task, if it counts here at its present stage."""
         self.counted += self._counts(entry)
-        if entry.is_pending and self.key.kind != "window":
+        if entry.granted and entry.stage is Stage.QUEUED and self.key.kind != "window":
             self.pending[entry.ref] = entry
 
     def leave(self, entry: TaskEntry) -> bool:
@@ -172,11 +162,16 @@ class Limit:
         return counts
 
     def _counts(self, entry: TaskEntry) -> bool:
-        if self.key.kind == "window":
-            return entry.stage is Stage.QUEUED
-        if self.key.kind == "project" and entry.stage is Stage.RETRYING:
-            return True  # else a later chapter would overtake it
-        return entry.is_counted or (entry.stage is Stage.REPORTED and self.key.kind in ("owner", "key", "project"))
+        stage, kind = entry.stage, self.key.kind
+        if kind == "window":
+            return stage is Stage.QUEUED
+        if stage is Stage.RUNNING:
+            return True
+        if stage is Stage.QUEUED:
+            return entry.granted
+        if stage is Stage.REPORTED:
+            return kind in ("owner", "key", "project")
+        return stage is Stage.RETRYING and kind == "project"  # else a later chapter would overtake it
 
     def set_bounds(self, bounds: Bounds, now: float) -> None:
         """Change the bounds. Starts before there was a rate do not count towards it."""

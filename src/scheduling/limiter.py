@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
+from ..events.task import NO_PLAN, Priority
 from ..events.task_type import OnConflict
 from .depth import Unserved
 from .fair_queue import FairQueue
@@ -46,6 +47,8 @@ class Limiter:
         self._ageing_seconds = ageing_seconds
         self._began_at = began_at
         self._limits: dict[LimitKey, Limit] = {}
+        self._of_plain: dict[tuple[str, str, Priority, str], tuple[Limit, ...]] = {}
+        """By owner, pool, priority and type: the limits of tasks without a plan, which most are."""
         self._flows: dict[tuple[Limit, ...], Flow] = {}
         self._candidates: FairQueue[Flow] = FairQueue(ageing_seconds)
         self._to_recheck: set[Limit] = set()
@@ -72,7 +75,13 @@ class Limiter:
 
     def limits_of(self, entry: TaskEntry, now: float) -> tuple[Limit, ...]:
         """Return the limits of a task, in the order of `limit_keys`."""
-        return tuple(self.limit(key, now) for key in limit_keys(entry))
+        if entry.plan is not NO_PLAN:
+            return tuple([self.limit(key, now) for key in limit_keys(entry)])
+        plain = (entry.ref.owner, entry.pool, entry.priority, entry.task_type)
+        limits = self._of_plain.get(plain)
+        if limits is None:
+            limits = self._of_plain[plain] = tuple([self.limit(key, now) for key in limit_keys(entry)])
+        return limits
 
     def held_back(self) -> Counter[str]:
         """Return how many tasks a full window blocks, by pool."""
@@ -97,6 +106,7 @@ class Limiter:
 
     def tidy(self, now: float) -> None:
         """Drop limits that no active task needs."""
+        self._of_plain.clear()
         for key in [key for key, limit in self._limits.items() if limit.is_unused(now)]:
             self._to_recheck.discard(self._limits.pop(key))
 

@@ -66,7 +66,6 @@ def test_a_task_counts_towards_these_limits(
     assert {each.key.kind for each in limits if each.counted == 1} == kinds
     assert {each.counted for each in limits} <= {0, 1}
     assert {each.key.kind for each in limits if each.pending} == (kinds - {"window"} if is_pending else set())
-    assert task.is_pending is is_pending
     assert {each.key.kind for each in limits if each.leave(task)} == kinds
     assert {(each.counted, len(each.pending)) for each in limits} == {(0, 0)}
 

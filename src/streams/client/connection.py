@@ -113,7 +113,10 @@ class Connection:
         self._tokens = map(str, itertools.count(1))
         self._prefix = client.new_inbox()
         self._watchdog: asyncio.Task[None] | None = None
-        self._is_up = asyncio.Event()
+        self.is_connected = False
+        """True if messages can be sent, and their answers come back."""
+        self.max_payload = int(client.max_payload) - HEADER_ALLOWANCE_BYTES
+        """Largest body of one message, in bytes, with room for its headers."""
         self._news = asyncio.Event()
         """Set, and replaced by another one, when NATS may answer again."""
         self._asked: dict[str, _Asked] = {}
@@ -141,7 +144,7 @@ class Connection:
             for advisories in LEADER_ADVISORIES:
                 await self._client.listen(advisories, self._on_leader)
         if self._client.is_connected:
-            self._is_up.set()
+            self._up()
         self._watchdog = asyncio.create_task(watch(self._client, self.answers), name="nats-watchdog")
 
     async def close(self) -> None:
@@ -156,11 +159,6 @@ class Connection:
     def client(self) -> NatsClient:
         """The nats-py client, for calls without a wrapper here."""
         return self._client
-
-    @property
-    def is_connected(self) -> bool:
-        """True if messages can be sent, and their answers come back."""
-        return self._is_up.is_set()
 
     def on_loss(self, react: Callable[[], None]) -> None:
         """Call `react` each time the connection is lost. Whatever waited for NATS then waits in vain: ask again."""
@@ -189,11 +187,6 @@ class Connection:
     def server_version(self) -> str:
         version = self._client.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
-
-    @property
-    def max_payload(self) -> int:
-        """Largest body of one message, in bytes, with room for its headers."""
-        return int(self._client.max_payload) - HEADER_ALLOWANCE_BYTES
 
     async def publish(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: Headers | None = None
@@ -325,16 +318,20 @@ class Connection:
 
     def lose(self) -> None:
         """Record that the connection is lost or closed."""
-        self._is_up.clear()
+        self.is_connected = False
         self.lose_answers()
         _call_all(self._loss_listeners)
 
     def regain(self) -> None:
         """Record that the connection is back."""
-        self._is_up.set()
+        self._up()
         self.appends.succeeded()  # of another server, or one that was started again: not known to be full
         _call_all(self._return_listeners)
         self._tell_news()
+
+    def _up(self) -> None:
+        self.max_payload = int(self._client.max_payload) - HEADER_ALLOWANCE_BYTES
+        self.is_connected = True
 
     def _on_leader(self, message: Msg) -> None:
         stream, *consumer = message.subject.split(".")[5:]

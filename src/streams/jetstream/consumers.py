@@ -96,6 +96,32 @@ class _Silence:
             self._react()
 
 
+class _Arrivals:
+    """What arrives for one reader, which takes all of it at a time. A queue has ten calls for each message."""
+
+    def __init__(self) -> None:
+        self._messages: list[Msg | None] = []
+        self._news = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: Msg | None) -> None:
+        """Add a message; None: no more will come."""
+        self._messages.append(message)
+        self._news.set()
+
+    async def wait(self) -> None:
+        """Wait until there is something."""
+        await self._news.wait()
+
+    def take(self) -> list[Msg | None]:
+        """Remove everything and return it, in order."""
+        self._news.clear()
+        messages, self._messages = self._messages, []
+        return messages
+
+
 class Consumer:
     """A durable consumer from which this process pulls.
 
@@ -330,13 +356,13 @@ async def _follow_once(
     linger_seconds: float,
 ) -> AsyncGenerator[list[Position], None]:
     name, is_at_end = await _create_reader(connection, stream, filters, after)
-    arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
+    arrived = _Arrivals()
 
     # The consumer is in memory. If the connection is lost, the consumer probably is too, without any message.
-    loss = connection.open_inbox(arrived.put_nowait)
-    subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
+    loss = connection.open_inbox(arrived.put)
+    subscription = await connection.listen(connection.new_inbox(), arrived.put)
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
-    silence = _Silence(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS, partial(arrived.put_nowait, None))
+    silence = _Silence(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS, partial(arrived.put, None))
     wanted = expected = pending = 0
     max_bytes = FOLLOW_BYTES
     positions: list[Position] = []
@@ -352,14 +378,12 @@ async def _follow_once(
                 if pending == 0:
                     yield []
             silence.begin()
-            messages = [await arrived.get()]
+            await arrived.wait()
             silence.end()
-            if linger_seconds and arrived.qsize() < FOLLOW_BATCH:
+            if linger_seconds and len(arrived) <= FOLLOW_BATCH:
                 await asyncio.sleep(linger_seconds)
-            while not arrived.empty():
-                messages.append(arrived.get_nowait())
             positions = []
-            for message in messages:
+            for message in arrived.take():
                 if message is None:
                     return
                 if _is_status(message):

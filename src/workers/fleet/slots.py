@@ -39,6 +39,8 @@ class _Load(Struct):
     """What this worker knows about one server assigned to it."""
 
     server_id: str
+    name: str
+    """The server's token."""
     calls: set[TaskRef]
     """Attempts whose call this worker is making."""
     elsewhere: dict[TaskRef, float]
@@ -96,6 +98,12 @@ class Slots:
         self._now = now
         self._in_force = in_force
         self._loads: dict[str, _Load] = {}
+        """By token."""
+        self._of_server: dict[str, _Load] = {}
+        """The same, by id."""
+        self._changed: set[str] = set()
+        """Tokens of the servers whose calls have begun or ended since their capacity was computed. It is computed when
+        it is asked for, often after several calls."""
         self._capacity = Capacity(policy)
         self._opens_at: list[tuple[float, str]] = []
         """A heap of instants at which a pause or an open circuit ends, monotonic, each with the server."""
@@ -118,23 +126,27 @@ class Slots:
         `busy`: the assumptions of the worker that had it before.
         """
         since = time.monotonic()
-        self._loads[server_token(server_id)] = _Load(
+        name = server_token(server_id)
+        load = self._loads[name] = self._of_server[server_id] = _Load(
             server_id=server_id,
+            name=name,
             calls=set(),
             elsewhere=dict.fromkeys(running, since),
             circuit=LocalCircuit(self._circuit_failures, self._circuit_cooldown_seconds),
             busy=self._restored(busy, since),
         )
-        self._refresh(server_token(server_id))
+        labelled(metrics.running, server_id).set_function(lambda: load.running)
+        self._refresh(name)
         self.freed.set()
 
     def drop(self, name: str) -> None:
         """Remove a server that is no longer assigned to this worker; its calls go on."""
         load = self._loads.pop(name, None)
         if load is not None:
+            del self._of_server[load.server_id]
             self._remove(name, load)
             self._refusing.discard(name)
-            labelled(metrics.running, load.server_id).set(0)
+            labelled(metrics.running, load.server_id).set_function(lambda: 0)
 
     def set_accepting(self, name: str, accepting: bool) -> None:
         load = self._loads.get(name)
@@ -145,7 +157,7 @@ class Slots:
 
     def is_assigned(self, server_id: str) -> bool:
         """Return True if a server is assigned to this worker."""
-        return server_token(server_id) in self._loads
+        return server_id in self._of_server
 
     def is_idle(self, name: str) -> bool:
         """Return True if this worker makes no call to the server now."""
@@ -156,18 +168,18 @@ class Slots:
 
     def begin(self, server_id: str, ref: TaskRef) -> None:
         """Take a slot for a call that this worker begins."""
-        load = self._loads[server_token(server_id)]
+        load = self._of_server[server_id]
         now = time.monotonic()
         load.circuit.start(ref, now)
         load.begun[ref] = load.busy.begin(ref.owner, load.running, now)
         load.calls.add(ref)
         load.allowance = max(0, load.allowance - 1)
         load.last_choice = next(self._choices)
-        self._has_changed(load)
+        self._changed.add(load.name)
 
     def end(self, server_id: str, ref: TaskRef, *, continues: bool = False) -> None:
         """Free the slot of a call that is over; keep it taken if the server goes on with the task (`continues`)."""
-        load = self._loads.get(server_token(server_id))
+        load = self._of_server.get(server_id)
         if load is None:
             return
         load.circuit.end(ref, "neutral", time.monotonic())  # unless it was judged
@@ -176,16 +188,16 @@ class Slots:
             load.elsewhere[ref] = time.monotonic()
         else:
             load.elsewhere.pop(ref, None)  # where the server was lost and taken again during the call
-        self._has_changed(load)
+        self._changed.add(load.name)
         self.freed.set()
 
     def withdraw(self, server_id: str, ref: TaskRef) -> None:
         """Free the slot of a call that did not begin; another attempt of the task may run on the server."""
-        load = self._loads.get(server_token(server_id))
+        load = self._of_server.get(server_id)
         if load is not None:
             load.circuit.end(ref, "neutral", time.monotonic())
             load.forget(ref)
-            self._has_changed(load)
+            self._changed.add(load.name)
             self.freed.set()
 
     def ended_elsewhere(self, name: str, ref: TaskRef) -> None:
@@ -193,7 +205,7 @@ class Slots:
         load = self._loads.get(name)
         if load is not None and ref in load.elsewhere:
             del load.elsewhere[ref]
-            self._has_changed(load)
+            self._changed.add(load.name)
             self.freed.set()
 
     def running_elsewhere(self, name: str, known_by: float) -> frozenset[TaskRef]:
@@ -204,41 +216,43 @@ class Slots:
         return frozenset(ref for ref, since in load.elsewhere.items() if since < known_by)
 
     def running(self, server_id: str) -> int:
-        load = self._loads.get(server_token(server_id))
+        load = self._of_server.get(server_id)
         return load.running if load else 0
 
     # How the server does
 
     def refuse(self, server_id: str, ref: TaskRef, retry_after: timedelta | None) -> None:
         """Record a busy answer to a call, before its slot is free."""
-        name = server_token(server_id)
-        load = self._loads.get(name)
+        load = self._of_server.get(server_id)
         begun = load.begun.get(ref) if load is not None else None
         if load is None or begun is None:
             return  # the server was handed over meanwhile
         others = load.running - 1
         load.busy.refuse(ref.owner, begun, others, retry_after, time.monotonic(), self._now(), self._chance())
-        self._refusing.add(name)
-        self._refresh(name)
+        self._refusing.add(load.name)
+        self._refresh(load.name)
 
     def take(self, server_id: str, ref: TaskRef) -> None:
         """Record that a server took the task of a call."""
-        load, server = self._loads.get(server_token(server_id)), self._fleet.find(server_id)
+        load = self._of_server.get(server_id)
         begun = load.begun.get(ref) if load is not None else None
-        if load is not None and begun is not None and server is not None and ref not in load.taken:
+        if load is None or begun is None or ref in load.taken:
+            return
+        if (server := self._fleet.by_token(load.name)) is not None:
             load.busy.take(ref.owner, begun, time.monotonic(), server.settings.max_concurrent)
 
     def rest(self, server_id: str) -> None:
         """Send nothing to a server for a while: this process could not send a request."""
-        load = self._loads.get(server_token(server_id))
+        load = self._of_server.get(server_id)
         if load is not None:
             load.busy.rest(time.monotonic(), self._chance())
-            self._refresh(server_token(server_id))
+            self._refresh(load.name)
 
     def busy_news(self) -> dict[str, BusyServer | None]:
         """Return the new assumptions about servers since the last call; None: none are left."""
+        self._catch_up()
         names, self._busy_news = self._busy_news, set()
-        loads = {name: load for name in names if (load := self._loads.get(server_token(name))) is not None}
+        loads = {name: load for name in names if (load := self._of_server.get(name)) is not None}
         return {name: self._reported(load) for name, load in loads.items()}
 
     def rests_in(self, ref: TaskRef, task_type: str, require: Mapping[str, str]) -> float:
@@ -255,13 +269,13 @@ class Slots:
 
     def judge(self, server_id: str, ref: TaskRef, verdict: Verdict) -> CircuitChange:
         """Record the verdict of a call on its server, before its slot is free; return how its circuit changes."""
-        load = self._loads.get(server_token(server_id))
+        load = self._of_server.get(server_id)
         if load is None:
             return None
         change = load.circuit.end(ref, verdict, time.monotonic())
         # The success of a call that was no trial, on a server without a limit of its own, changes nothing.
         if verdict != "success" or change is not None or load.busy.limit is not None:
-            self._refresh(server_token(server_id))
+            self._refresh(load.name)
         return change
 
     def doubt(self, ref: TaskRef) -> int:
@@ -287,15 +301,15 @@ class Slots:
 
     def is_helping(self, server_id: str) -> bool:
         """Return True if an overflow server took work when its queues were last measured."""
-        load = self._loads.get(server_token(server_id))
+        load = self._of_server.get(server_id)
         return load is not None and load.helping
 
     def allow(self, server_id: str, most: int) -> None:
         """Let an overflow server take so many tasks; 0: it stands by, and what it runs goes on."""
-        load = self._loads.get(server_token(server_id))
+        load = self._of_server.get(server_id)
         if load is not None and (load.allowance, load.helping) != (most, most > 0):
             load.allowance, load.helping = most, most > 0
-            self._refresh(server_token(server_id))
+            self._refresh(load.name)
             self.freed.set()
 
     # Free slots
@@ -358,6 +372,7 @@ class Slots:
 
     def _is_open(self) -> bool:
         """Bring back the servers whose pause has ended; return True if tasks may be sent at all."""
+        self._catch_up()
         now = time.monotonic()
         while self._opens_at and self._opens_at[0][0] <= now:
             _, name = heapq.heappop(self._opens_at)
@@ -372,9 +387,10 @@ class Slots:
             if name in self._loads:
                 self._refresh(name)
 
-    def _has_changed(self, load: _Load) -> None:
-        self._refresh(server_token(load.server_id))
-        labelled(metrics.running, load.server_id).set(load.running)
+    def _catch_up(self) -> None:
+        """Compute the capacity of the servers that have changed."""
+        while self._changed:
+            self._refresh(self._changed.pop())
 
     def _refresh(self, name: str) -> None:
         """Update the capacity with what is known of a server."""
