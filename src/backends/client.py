@@ -90,7 +90,8 @@ class BackendClient:
                 received = await read_capped(response, self._max_result_bytes)
                 _settle(response, call, received)
                 body = without_keys(received, call.keys)
-                retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
+                asked = response.headers.get("Retry-After")
+                retry_after = parse_retry_after(asked, self._now()) if asked else None
         except TimeoutError:
             # If its progress could not be recorded in time, the server is not to blame.
             error = "the server did not answer within the attempt's time"

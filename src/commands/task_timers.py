@@ -27,4 +27,4 @@ def timers_over(before: TaskState, after: TaskState) -> list[TimerKind]:
 
 def _waits_for_busy(state: TaskState) -> bool:
     """Return True if a timer fails the task should every server stay busy."""
-    return not isinstance(state, Unknown | Ended) and state.facts.busy_until is not None
+    return not isinstance(state, Unknown | Ended) and state.facts.unserved_since is not None

@@ -150,16 +150,19 @@ class Limit:
 
     def enter(self, entry: TaskEntry) -> None:
         """Count a task, if it counts here at its present stage."""
-        self.counted += self._counts(entry)
+        if not self._counts(entry):
+            return
+        self.counted += 1
         if entry.granted and entry.stage is Stage.QUEUED and self.key.kind != "window":
             self.pending[entry.ref] = entry
 
     def leave(self, entry: TaskEntry) -> bool:
         """Uncount a task, before its stage changes; return True if that frees capacity."""
-        counts = self._counts(entry)
+        if not self._counts(entry):
+            return False
+        self.counted -= 1
         self.pending.pop(entry.ref, None)
-        self.counted -= counts
-        return counts
+        return True
 
     def _counts(self, entry: TaskEntry) -> bool:
         stage, kind = entry.stage, self.key.kind

@@ -106,9 +106,9 @@ class SubmissionService:
 
     async def listen(self, connection: Connection) -> None:
         """Start to receive the scheduler's backlog reports."""
-        await connection.subscribe(SCHEDULER_BACKLOG, self._on_report)
+        await connection.listen(SCHEDULER_BACKLOG, self._on_report)
 
-    async def _on_report(self, message: Msg) -> None:
+    def _on_report(self, message: Msg) -> None:
         self.admission.on_report(decode_report(message.data), utc_now())
 
     async def check_bytes(self, owner: str, size_bytes: int = 4 * MESSAGE_BYTES) -> None:

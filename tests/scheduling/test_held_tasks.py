@@ -422,6 +422,18 @@ def test_gates_that_nothing_passes_are_forgotten() -> None:
     assert len(simulation.held_tasks.limiter) == 0
 
 
+def test_a_task_counts_towards_new_limits_after_idle_ones_were_dropped() -> None:
+    simulation = Simulation(FixedRules({("owner", "alice"): Bounds(concurrency=1)}))
+    simulation.run(simulation.submit("alice", held=False))
+    simulation.held_tasks.limiter.tidy(simulation.now)
+
+    simulation.start(simulation.submit("alice", held=False))
+    simulation.submit("alice")
+
+    assert simulation.release() == []
+    assert len(simulation.held_tasks.limiter) == 4
+
+
 def test_what_only_waits_for_its_owners_window_is_told_by_pool() -> None:
     simulation = Simulation(FixedRules({"window": Bounds(concurrency=2), ("owner", "bob"): Bounds(concurrency=1)}))
     for _ in range(5):

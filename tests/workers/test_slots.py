@@ -24,8 +24,9 @@ from taskstream.events.server import (
     ServerWentOnline,
 )
 from taskstream.projections.heartbeats import BusyServer
+from taskstream.runtime import metrics
 from taskstream.workers.fleet import slots as slots_module
-from taskstream.workers.fleet.capacity import policy
+from taskstream.workers.fleet.capacity import Capacity, ServerCapacity, policy
 from taskstream.workers.fleet.slots import Slots
 
 from ..deciders.support import NOW, defined, registered, seconds
@@ -99,6 +100,41 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
 
 
 # Room
+
+
+def test_calls_that_begin_and_end_between_two_questions_are_computed_once(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.serves(most=3)
+    computed: list[int] = []
+    put = Capacity.put
+
+    def count(capacity: Capacity, server: ServerCapacity) -> None:
+        computed.append(server.free_slots)
+        put(capacity, server)
+
+    monkeypatch.setattr(Capacity, "put", count)
+    worker.slots.begin("s1", TASKS[0])
+    worker.slots.begin("s1", TASKS[1])
+    worker.slots.end("s1", TASKS[0])
+
+    assert (worker.slots.free("default"), worker.slots.free("default")) == (2, 2)
+    assert computed == [2]
+
+
+def test_the_gauge_of_what_runs_follows_calls_until_the_server_is_given_away(worker: Worker) -> None:
+    def running() -> float | None:
+        return metrics.REGISTRY.get_sample_value("taskstream_attempts_running", {"server": "s1"})
+
+    worker.serves(running=1)
+    worker.slots.begin("s1", TASKS[2])
+    assert running() == 2
+
+    worker.slots.end("s1", TASKS[2])
+    assert running() == 1
+
+    worker.slots.drop("s1")
+    assert running() == 0
 
 
 def test_a_server_has_room_for_as_many_as_it_takes_at_once(worker: Worker) -> None:

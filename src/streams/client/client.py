@@ -233,20 +233,22 @@ class NatsClient(nats.aio.client.Client):
         `MSG <subject> <sid> [<reply>] <size>`, or `HMSG <subject> <sid> [<reply>] <size of the headers> <size>`, and a
         line with headers and content.
         """
-        start = 0
-        with contextlib.suppress(ValueError, IndexError):  # nats-py says what is wrong
+        start, size, line_end = 0, len(data), len(LINE_END)
+        try:
             while (end := data.find(LINE_END, start)) >= 0:
                 verb, *words = data[start:end].split(b" ")
-                if verb not in MESSAGES or (receive := self._listeners.get(int(words[1]))) is None:
+                if verb not in MESSAGES or (receive := self._listeners.get(sid := int(words[1]))) is None:
                     break
-                first = end + len(LINE_END)
+                first = end + line_end
                 last = first + int(words.pop())
-                if last + len(LINE_END) > len(data):
+                if last + line_end > size:
                     break
                 content = first + int(words.pop()) if verb == MESSAGES[1] else first
                 reply = words[2] if len(words) > 2 else b""
-                self._hear(receive, int(words[1]), words[0], reply, data[content:last], data[first:content])
-                start = last + len(LINE_END)
+                self._hear(receive, sid, words[0], reply, data[content:last], data[first:content])
+                start = last + line_end
+        except (ValueError, IndexError):
+            pass  # nats-py says what is wrong
         return data[start:] if start else data
 
     def _hear(

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -38,6 +38,7 @@ BYTES_USED_UP = "Message Size Exceeds MaxBytes"
 REQUEST_ENDS = frozenset({BYTES_USED_UP, "Batch Completed"})
 """NATS' descriptions (409) of the end of a request with a limit of bytes. After another one, `follow` starts again."""
 RETRY_PAUSE_SECONDS = 0.5
+REPLIES_REMEMBERED = 256
 MOST_FILTERS = 1_000
 """Filters of one consumer. 300 cost NATS 25 ms, whatever the length of the stream."""
 
@@ -56,10 +57,18 @@ class DeliveryInfo(NamedTuple):
 
 
 def delivery_info(message: Msg) -> DeliveryInfo:
+    """Return the content of a message's ack subject, which is asked for several times in a row."""
+    return _read_again(message.reply)
+
+
+def _read_reply(reply: str) -> DeliveryInfo:
     """Read `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]`."""
-    tokens = message.reply.split(".")
+    tokens = reply.split(".")
     first = 4 if len(tokens) == 9 else 6
     return DeliveryInfo(*map(int, tokens[first : first + 5]))
+
+
+_read_again = lru_cache(REPLIES_REMEMBERED)(_read_reply)
 
 
 class _Silence:
@@ -394,7 +403,7 @@ async def _follow_once(
                         max_bytes *= 2  # the next message may be larger than all of them
                     continue
                 max_bytes = FOLLOW_BYTES
-                place = delivery_info(message)
+                place = _read_reply(message.reply)
                 expected += 1
                 if place.consumer_sequence != expected:
                     return  # a message was lost
