@@ -343,7 +343,7 @@ class Queues:
     def stirred(self) -> list[Lane]:
         """Return the lanes with anything to do, high priority first, then the one served longest ago."""
         found: list[Lane] = []
-        for stirred in self._stirred.values():
+        for stirred in filter(None, self._stirred.values()):
             stirred -= {lane for lane in stirred if lane.is_quiet}
             found += sorted(stirred, key=_last_turn)
         return found
