@@ -4,7 +4,8 @@ Of the ways to the tasks of a query, the one is chosen that leaves the fewest ta
 the order of the page is read piece by piece until the page is full; another one is read whole and sorted, so it must be
 short. Several sources are read one after another, no further than a page each, and merged.
 
-The tasks that one page looks at are bounded: a page that matches few of many tasks ends early, with a cursor.
+The tasks that one page looks at are bounded: a page that matches few of many tasks ends early, with a cursor. A count
+by status, type, pool, server and owner alone looks at no task: the figures have it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -114,6 +115,10 @@ def find_page(connection: sqlite3.Connection, query: TaskQuery, limit: int, afte
 
 def count(connection: sqlite3.Connection, query: TaskQuery, most: int = COUNTED) -> Count:
     """Return how many tasks match, `most` at most."""
+    tallied = _tallied(connection, query, "status")
+    if tallied is not None:
+        number = sum(tallied.values())
+        return Count(min(number, most), capped=number > most)
     return _counted(connection, query, most, EXAMINED_TO_COUNT)[0]
 
 
@@ -347,6 +352,9 @@ _DIMENSIONS: dict[By, _Dimension] = {
 def count_by(connection: sqlite3.Connection, query: TaskQuery, by: By, most: int = COUNTED) -> Groups:
     """Return how many tasks match for each value of a column, `most` at most of each."""
     dimension = _DIMENSIONS[by]
+    tallied = _tallied(connection, query, by)
+    if tallied is not None:
+        return _largest({text: Count(min(n, most), capped=n > most) for text, n in tallied.items()}, tallied)
     try:
         search = _Search(connection, QueryPlan(connection, query), query)
     except Impossible:
@@ -355,9 +363,7 @@ def count_by(connection: sqlite3.Connection, query: TaskQuery, by: By, most: int
     if way is not None:
         grouped = search.grouped(way, dimension.column)
         found = {_text(connection, dimension, number): Count(count, capped=False) for number, count in grouped.items()}
-        found.pop("", None)
-        shown = sorted(found, key=lambda text: (-found[text].number, text))[:MOST_GROUPS]
-        return Groups({text: found[text] for text in shown}, more=len(found) > MOST_GROUPS)
+        return _largest(found, {text: count.number for text, count in found.items()})
     counts: dict[str, Count] = {}
     budget = EXAMINED_TO_COUNT
     values, more = _values(connection, query, dimension)
@@ -367,6 +373,43 @@ def count_by(connection: sqlite3.Connection, query: TaskQuery, by: By, most: int
         if number.number or number.capped:
             counts[text] = number
     return Groups(counts, more)
+
+
+def _largest(counts: dict[str, Count], numbers: dict[str, int]) -> Groups:
+    """Return the groups with the most tasks first, without tasks that have no value."""
+    shown = sorted((text for text in counts if text), key=lambda text: (-numbers[text], text))
+    return Groups({text: counts[text] for text in shown[:MOST_GROUPS]}, more=len(shown) > MOST_GROUPS)
+
+
+def _tallied(connection: sqlite3.Connection, query: TaskQuery, by: By) -> dict[str, int] | None:
+    """Return how many tasks match for each value of a column, as the figures have it; None if these cannot tell."""
+    rest = replace(
+        query, owner=None, statuses=_ANY, types=_ANY, pools=_ANY, servers=_ANY, deleted=False, descending=True
+    )
+    if rest != TaskQuery() or by not in ("status", "type", "pool", "server", "owner"):
+        return None
+    slots = {status: [status.lower()] for status in STATUSES if not query.statuses or status in query.statuses}
+    for status in slots.keys() & _ENDS if query.deleted else ():
+        slots[status].append(f"deleted_{status.lower()}")
+    conditions, parameters = ["owner <> ''"], []
+    if query.owner is not None or by != "owner":
+        conditions, parameters = ["owner = ?"], [query.owner or ""]
+    for column, values in (("type", query.types), ("pool", query.pools), ("server", query.servers)):
+        if values:
+            conditions.append(f"{column} IN ({', '.join('?' * len(values))})")
+            parameters += sorted(values)
+    where = " AND ".join(conditions)
+    if by == "status":
+        sums = ", ".join(f"sum({' + '.join(columns)})" for columns in slots.values())
+        row = connection.execute(f"SELECT {sums} FROM counts WHERE {where}", parameters).fetchone()
+        return {status: number for status, number in zip(slots, row, strict=True) if number}
+    total = " + ".join(column for columns in slots.values() for column in columns)
+    sql = f"SELECT {by}, sum({total}) AS number FROM counts WHERE {where} GROUP BY {by} HAVING number > 0"
+    return dict(connection.execute(sql, parameters).fetchall())
+
+
+_ANY: frozenset[Any] = frozenset()
+_ENDS = frozenset({"FINISHED", "FAILED", "CANCELLED"})
 
 
 def _values(connection: sqlite3.Connection, query: TaskQuery, dimension: _Dimension) -> tuple[list[str], bool]:

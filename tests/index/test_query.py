@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from taskstream.index import search
 from taskstream.index.facts import HOLDS, attributes_of, hold_of, label, payload
 from taskstream.index.query import Key, Span, TaskQuery, read_cursor, write_cursor
 from taskstream.index.schema import FAILURE_KINDS, SCHEMA, STATUSES, connect
-from taskstream.index.search import FoundPage, count, find_page
+from taskstream.index.search import By, FoundPage, count, count_by, find_page
 from taskstream.instants import EPOCH
 from taskstream.projections.task_view import TaskView
 
@@ -158,7 +159,7 @@ def index(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def refill(index: sqlite3.Connection, found: Tasks) -> None:
-    for table in ("tasks", "views", "attributes", "names"):
+    for table in ("tasks", "views", "attributes", "names", "counts", "sums"):
         index.execute(f"DELETE FROM {table}")
     put(index, found)
 
@@ -242,6 +243,24 @@ def test_bounded_pages_have_no_gap_and_no_double_while_tasks_come_change_and_go(
         if view.created_sequence not in changed and query.matches(ref, view) and (key := query.key_of(view))
     ]
     assert [key for key in listed if key[-1] not in changed] == sorted(unchanged, reverse=query.descending)
+
+
+FIELDS: dict[By, str] = {
+    "status": "status", "type": "task_type", "pool": "pool", "server": "server_id", "kind": "failure",
+}  # fmt: skip
+
+
+@few
+@given(tasks(), queries(), st.sampled_from([*FIELDS, "owner"]))
+def test_counts_by_a_column_are_those_of_the_filter(
+    index: sqlite3.Connection, found: Tasks, query: TaskQuery, by: By
+) -> None:
+    refill(index, found)
+    matching = [(ref, view) for ref, view in found.items() if query.matches(ref, view)]
+    wanted = Counter(ref.owner if by == "owner" else getattr(view, FIELDS[by]) or "" for ref, view in matching)
+    wanted.pop("", None)
+
+    assert count_by(index, query, by) == ({value: (number, False) for value, number in wanted.items()}, False)
 
 
 @few
