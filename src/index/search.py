@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from .facts import HOLDS
 from .plan import EVERYTHING, MOST_SOURCES, UNBOUNDED, Condition, Impossible, QueryPlan, Source, Way, ends
 from .query import Key, Sort, TaskQuery
-from .schema import FAILURE_KINDS, STATUSES
+from .schema import FAILURE_KINDS, SLOTS, STATUSES
 
 PROBED = 2_000
 """Tasks up to which a source is counted before a way is chosen. A source with fewer may be read whole and sorted."""
@@ -366,7 +366,7 @@ def count_by(connection: sqlite3.Connection, query: TaskQuery, by: By, most: int
         return _largest(found, {text: count.number for text, count in found.items()})
     counts: dict[str, Count] = {}
     budget = EXAMINED_TO_COUNT
-    values, more = _values(connection, query, dimension)
+    values, more = _values(connection, query, by)
     for text in values:
         of_one = replace(query, **{dimension.field: text if by == "owner" else frozenset({text})})
         number, budget = _counted(connection, of_one, most, budget)
@@ -412,23 +412,29 @@ _ANY: frozenset[Any] = frozenset()
 _ENDS = frozenset({"FINISHED", "FAILED", "CANCELLED"})
 
 
-def _values(connection: sqlite3.Connection, query: TaskQuery, dimension: _Dimension) -> tuple[list[str], bool]:
-    """Return the values of a column that may match, and whether there are more."""
+def _values(connection: sqlite3.Connection, query: TaskQuery, by: By) -> tuple[list[str], bool]:
+    """Return the values of a column that may match, and whether there are more.
+
+    They are those with the most tasks, of the owner alone if the query names one: others' values are none of a user's.
+    """
+    dimension = _DIMENSIONS[by]
     chosen = getattr(query, dimension.field)
     if chosen:
         return [chosen] if isinstance(chosen, str) else sorted(chosen), False
     if dimension.values:
         return [text for text in dimension.values if text], False
-    column, after = dimension.column, 0
-    found: list[str] = []
-    sql = f"SELECT min(t.{column}) FROM tasks t INDEXED BY task_{column} WHERE t.{column} > ?"
-    while len(found) <= MOST_GROUPS:
-        [(number,)] = connection.execute(sql, (after,))
-        if number is None:
-            break
-        found.append(_text(connection, dimension, number))
-        after = number
+    if query.owner is None:
+        sql = f"SELECT value FROM sums WHERE dimension = ? AND value <> '' ORDER BY {_TASKS} DESC, value LIMIT ?"
+    else:
+        sql = (
+            f"SELECT {by} FROM counts WHERE owner = ? AND {by} <> '' GROUP BY {by}"
+            f" ORDER BY sum({_TASKS}) DESC, {by} LIMIT ?"
+        )
+    found = [text for (text,) in connection.execute(sql, (query.owner or by, MOST_GROUPS + 1))]
     return found[:MOST_GROUPS], len(found) > MOST_GROUPS
+
+
+_TASKS = " + ".join(slot for slot in SLOTS if slot != "held")
 
 
 def _text(connection: sqlite3.Connection, dimension: _Dimension, number: int) -> str:

@@ -95,7 +95,7 @@ class IndexSnapshots:
         """Return the snapshots of this format, newest first. Raises StoreUnavailable."""
         found = []
         for position in await read(self._connection, STREAM, f"$O.{BUCKET}.M.>"):
-            with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            with contextlib.suppress(msgspec.MsgspecError, ValueError, KeyError):
                 told = msgspec.json.decode(position.data, type=_SnapshotDescription)
                 number, epoch, sequence = told.name.split("-")
                 if number == str(FORMAT):

@@ -44,6 +44,11 @@ def lane(pool: str, priority: str) -> str:
     return f"{priority} {pool}"
 
 
+def lane_of(name: str) -> str:
+    """Return the name of the lane of a window, from the window's."""
+    return " ".join(name.split(" ", 2)[:2])
+
+
 def labels(plan: Plan | None) -> list[str]:
     """Return the labels that a task requires, as `name=value`, in a fixed order."""
     return [f"{name}={value}" for name, value in sorted(plan.require.items())] if plan else []

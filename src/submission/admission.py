@@ -20,7 +20,7 @@ from ..projections.fleet import Fleet
 from ..scheduling.backlog_report import BacklogReport, OwnerBacklog
 from ..scheduling.depth import Depth
 from ..scheduling.rules import Served, needs_grant
-from ..scheduling.windows import labels, lane, window
+from ..scheduling.windows import labels, lane, lane_of, window
 
 FIRST_WINDOW = 16
 """Tasks per owner and priority that are queued in a pool the scheduler has not reported on yet, which lasts a second.
@@ -29,6 +29,9 @@ FIRST_OF_AN_OWNER = 4
 """Tasks of a window in the first queue; further ones go to the bulk queue. More would make other owners' tasks wait
 longer behind them; fewer would send owners with a task or two into the bulk queue, behind another's backlog.
 """
+FIRST_OF_ALL_WINDOWS = 16
+"""Likewise, of all windows of an owner in a pool and priority together: a type of its own for each task brings no owner
+more of the first queue."""
 LARGEST_IN_BULK_BYTES = 4 * 1024
 """Largest payload in the bulk queue. A queued task is copied, and a held one is not: a backlog of large payloads would
 take twice its space. Beside the payload, the event that releases a task costs little."""
@@ -84,9 +87,11 @@ class Admission:
         self._waiting: dict[str, deque[int]] = {}
         """By owner token: sequences of tasks submitted here that the report does not include."""
         self._queued: dict[tuple[str, str], deque[int]] = {}
-        """By owner token and window: the same, without the held ones."""
+        """By owner token and window, and by owner token and lane: the same, without the held ones."""
         self._in_flight: dict[tuple[str, str], int] = {}
-        """By owner token and window: tasks being appended now, without the held ones."""
+        """Likewise: tasks being appended now, without the held ones."""
+        self._reported: dict[tuple[str, str], int] = {}
+        """By owner token and lane: queued tasks of all windows, as last reported."""
         self._over: dict[str, dict[str, int]] = {}
         """By lane and owner token: sequence of the last task queued beyond its window here, unless reported since."""
         self._served = Served(fleet)
@@ -95,6 +100,11 @@ class Admission:
     def on_report(self, report: BacklogReport, now: datetime) -> None:
         """Replace the last backlog report, and drop what it includes."""
         self._report, self._reported_at = report, now
+        self._reported = {}
+        for owner, backlog in report.owners.items():
+            for name, count in backlog.queued.items():
+                of_lane = (owner, lane_of(name))
+                self._reported[of_lane] = self._reported.get(of_lane, 0) + count
         _drop_reported(self._waiting, report.as_of)
         _drop_reported(self._queued, report.as_of)
         over = {
@@ -128,27 +138,34 @@ class Admission:
         if waiting + count > limit:
             raise QuotaExceeded(limit, waiting, RETRY_AFTER_SECONDS)
 
-    def placed(self, ref: TaskRef, submitted: TaskSubmitted, now: datetime, ahead: int = 0) -> TaskSubmitted:
+    def placed(
+        self, ref: TaskRef, submitted: TaskSubmitted, now: datetime, ahead: Mapping[str, int] | None = None
+    ) -> TaskSubmitted:
         """Return a new task as it is to be stored: held, or in the first or the bulk queue.
 
-        `ahead`: queued tasks of the same window earlier in the same batch.
+        `ahead`: queued tasks earlier in the same batch, by each of their `places`.
         """
         plan = submitted.plan
         waits = plan is not None and (plan.depends_on or (plan.not_before is not None and plan.not_before > now))
         if waits or needs_grant(self._fleet, ref, submitted.task_type, plan):
             return replace(submitted, held=True)
-        name = _window(submitted)
-        if self._count(ref.owner, name) + ahead < FIRST_OF_AN_OWNER:
+        name, of_lane = places(submitted)
+        before, before_in_lane = (ahead.get(name, 0), ahead.get(of_lane, 0)) if ahead else (0, 0)
+        in_lane = self._count_in_lane(ref.owner, of_lane) + before_in_lane
+        if self._count(ref.owner, name) + before < FIRST_OF_AN_OWNER and in_lane < FIRST_OF_ALL_WINDOWS:
             return submitted
         if self._may_be_bulk(ref.owner, submitted, name, now):
             return replace(submitted, bulk=True)
-        return (
-            replace(submitted, held=True) if self._is_full(ref.owner, submitted.pool, name, ahead, now) else submitted
-        )
+        if self._is_full(ref.owner, submitted.pool, name, before, now):
+            return replace(submitted, held=True)
+        if in_lane < max(FIRST_OF_ALL_WINDOWS, self._size(submitted.pool)) or not self._has_bulk(now):
+            return submitted
+        is_served = self._is_served(submitted)
+        return replace(submitted, bulk=is_served, held=not is_served)
 
     def in_flight(self, submissions: Sequence[tuple[TaskRef, TaskSubmitted]]) -> _InFlight:
         """Count the tasks that are not held as queued while they are being appended."""
-        names = [(ref.owner, _window(submitted)) for ref, submitted in submissions if not submitted.held]
+        names = [(ref.owner, name) for ref, task in submissions if not task.held for name in places(task)]
         return _InFlight(self._in_flight, names)
 
     def record(self, ref: TaskRef, submitted: TaskSubmitted, sequence: int) -> None:
@@ -158,15 +175,25 @@ class Admission:
         self._waiting.setdefault(ref.owner, deque()).append(sequence)
         if submitted.held:
             return
-        name = _window(submitted)
+        name, of_lane = places(submitted)
         self._queued.setdefault((ref.owner, name), deque()).append(sequence)
+        self._queued.setdefault((ref.owner, of_lane), deque()).append(sequence)
         if submitted.bulk and self._count(ref.owner, name) > self._size(submitted.pool):
-            self._over.setdefault(lane(submitted.pool, submitted.priority), {})[ref.owner] = sequence
+            self._over.setdefault(of_lane, {})[ref.owner] = sequence
 
     def _count(self, owner: str, name: str) -> int:
         """Return how many tasks of a window are queued or being appended, without regard to those that have started."""
         since = len(self._queued.get((owner, name), ())) + self._in_flight.get((owner, name), 0)
         return self._backlog(owner).queued.get(name, 0) + since
+
+    def _count_in_lane(self, owner: str, name: str) -> int:
+        """Return the same of all windows of a lane."""
+        since = len(self._queued.get((owner, name), ())) + self._in_flight.get((owner, name), 0)
+        return self._reported.get((owner, name), 0) + since
+
+    def _has_bulk(self, now: datetime) -> bool:
+        """Return True if a scheduler that knows of bulk queues has reported lately."""
+        return self._report.over is not None and now - self._reported_at <= LONGEST_BELIEVED
 
     def _may_be_bulk(self, owner: str, submitted: TaskSubmitted, name: str, now: datetime) -> bool:
         """Return True if a task may be queued beyond its owner's window: no other owner has tasks beyond its own.
@@ -175,15 +202,18 @@ class Admission:
         in vain, all of them.
         """
         over = self._report.over
-        if over is None or now - self._reported_at > LONGEST_BELIEVED or name in self._backlog(owner).blocked:
+        if over is None or not self._has_bulk(now) or name in self._backlog(owner).blocked:
             return False
         of_lane = lane(submitted.pool, submitted.priority)
         return (
             len(submitted.payload) <= LARGEST_IN_BULK_BYTES
             and all(other == owner for other in over.get(of_lane, ()))
             and all(other == owner for other in self._over.get(of_lane, ()))
-            and self._served(submitted.pool, submitted.task_type, *labels(submitted.plan))
+            and self._is_served(submitted)
         )
+
+    def _is_served(self, submitted: TaskSubmitted) -> bool:
+        return self._served(submitted.pool, submitted.task_type, *labels(submitted.plan))
 
     def _size(self, pool: str) -> int:
         return self._report.windows.get(pool, FIRST_WINDOW)
@@ -199,8 +229,10 @@ class Admission:
         return self._report.owners.get(owner, EMPTY_BACKLOG)
 
 
-def _window(submitted: TaskSubmitted) -> str:
-    return window(submitted.pool, submitted.priority, submitted.task_type, submitted.plan)
+def places(submitted: TaskSubmitted) -> tuple[str, str]:
+    """Return the names of a task's window and of its lane. No window has the name of a lane."""
+    pool, priority = submitted.pool, submitted.priority
+    return window(pool, priority, submitted.task_type, submitted.plan), lane(pool, priority)
 
 
 def _drop_reported(since: dict[N, deque[int]], as_of: int) -> None:

@@ -50,14 +50,13 @@ from ..push.updates import LoggedEvent
 from ..runtime import metrics
 from ..runtime.metrics import labelled
 from ..scheduling.backlog_report import decode as decode_report
-from ..scheduling.windows import window
 from ..settings import Settings
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import list_subjects
 from ..streams.storage import StoreSpace
 from ..streams.topology.definitions import TASKS
-from .admission import Admission
+from .admission import Admission, places
 from .batch_body import BatchParser
 from .body import TaskRequest, TypeRules, fingerprint
 from .stored_bytes import StoredQuota, size_of
@@ -225,9 +224,9 @@ class SubmissionService:
         ahead: Counter[str] = Counter()
         decided = []
         for task_ref, submitted in submissions:
-            name = window(submitted.pool, submitted.priority, submitted.task_type, submitted.plan)
-            placed = self.admission.placed(task_ref, submitted, now, ahead[name])
-            ahead[name] += not placed.held
+            placed = self.admission.placed(task_ref, submitted, now, ahead)
+            if not placed.held:
+                ahead.update(places(submitted))
             decided.append((task_ref, placed))
         with self.admission.in_flight(decided), self.stored.in_flight(ref.owner, size):
             commands = [

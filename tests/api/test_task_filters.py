@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskstream.errors import InvalidInput
+from taskstream.index import search
 from taskstream.instants import EPOCH, LAST_MILLISECOND, from_milliseconds, iso, milliseconds, parse_instant
 from taskstream.wire.fields import filter_instant
 from testkit.backend import BackendServer, status
@@ -206,6 +207,25 @@ async def test_every_filter_selects_and_combines_in_lists_counts_and_commands(ap
     await named.submit({"type": "order", "payload": {"n": 1}})
     by_owner = await api.admin.done("GET", "/api/tasks/count?by=owner&type=order")
     assert {"value": "auth0|Ann", "count": 1, "capped": False} in by_owner["by"], "the `sub`, as in a list"
+
+
+async def test_counts_by_type_are_of_the_types_with_the_most_tasks_and_of_the_callers_own(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "PROBED", 1)  # as if there were very many tasks
+    monkeypatch.setattr(search, "MOST_GROUPS", 2)
+    for name in ("a", "b", "c"):
+        await api.bob.submit({"type": name, "payload": {}})
+    for name in ("x", "y", "y"):
+        await api.alice.submit({"type": name, "payload": {}})
+
+    own = await api.alice.done("GET", "/api/tasks/count?by=type&createdSince=1d")
+    assert ([(each["value"], each["count"]) for each in own["by"]], own["more"]) == ([("y", 2), ("x", 1)], False)
+    everybodys = await api.admin.done("GET", "/api/tasks/count?by=type&createdSince=1d")
+    assert ([(each["value"], each["count"]) for each in everybodys["by"]], everybodys["more"]) == (
+        [("y", 2), ("a", 1)],
+        True,
+    )
 
 
 LISTS = ("status", "type", "pool", "server", "priority", "kind", "hold")

@@ -90,8 +90,15 @@ async def test_a_damaged_snapshot_is_ignored(
 
 @pytest.mark.parametrize(
     "name",
-    ["999999-{epoch}-{sequence}", "{format}-00000000-{sequence}", "{format}-{epoch}-999999999", "nonsense", "1-2-3-4"],
-    ids=["another-format", "another-log", "ahead-of-the-log", "nonsense", "too-many-parts"],
+    [
+        "999999-{epoch}-{sequence}",
+        "{format}-00000000-{sequence}",
+        "{format}-{epoch}-999999999",
+        "nonsense",
+        "1-2-3-4",
+        "{format}-{epoch}-119",
+    ],
+    ids=["another-format", "another-log", "ahead-of-the-log", "nonsense", "too-many-parts", "without-its-size"],
 )
 async def test_a_snapshot_of_something_else_is_ignored(
     first: Service, nats_url: str, tmp_path: Path, name: str
@@ -102,6 +109,8 @@ async def test_a_snapshot_of_something_else_is_ignored(
     epoch = (await read_extent(connection)).epochs[-1].id
     told = msgspec.json.decode(stored.data)
     told["name"] = name.format(format=snapshots.FORMAT, epoch=epoch, sequence=120)
+    if name.endswith("119"):
+        told["metadata"] = {}
     await call(connection, f"STREAM.PURGE.{STREAM}", {"filter": stored.subject})
     subject = f"$O.index.M.{base64.urlsafe_b64encode(told['name'].encode()).decode()}"
     await connection.request(subject, msgspec.json.encode(told))

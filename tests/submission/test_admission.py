@@ -23,7 +23,7 @@ from taskstream.events.task import Plan, TaskSubmitted
 from taskstream.projections.fleet import Fleet
 from taskstream.scheduling.backlog_report import BacklogReport, OwnerBacklog
 from taskstream.scheduling.windows import window
-from taskstream.submission.admission import FIRST_OF_AN_OWNER, Admission
+from taskstream.submission.admission import FIRST_OF_ALL_WINDOWS, FIRST_OF_AN_OWNER, Admission
 
 from ..deciders.support import NOW, POLICY, defined, registered
 from ..folds.test_fleet import fleet_of, positions
@@ -311,7 +311,7 @@ def test_a_batch_takes_the_places_that_are_left_in_a_window() -> None:
     submitter.submit("alice")
     ref, submitted = submitter.take("alice")
 
-    held = [submitter.admission.placed(ref, submitted, NOW, ahead).held for ahead in range(5)]
+    held = [submitter.admission.placed(ref, submitted, NOW, {WINDOW: ahead}).held for ahead in range(5)]
 
     assert held == [False, False, False, True, True]
 
@@ -521,9 +521,27 @@ def test_a_batch_is_placed_as_single_tasks_are() -> None:
     submitter.queue("alice")
     ref, submitted = submitter.take("alice")
 
-    placed = [submitter.admission.placed(ref, submitted, NOW, ahead) for ahead in range(5)]
+    placed = [submitter.admission.placed(ref, submitted, NOW, {WINDOW: ahead}) for ahead in range(5)]
 
     assert [each.bulk for each in placed] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("over", [(), ("bob",)])
+def test_types_of_their_own_bring_no_owner_more_of_the_first_queue(over: tuple[str, ...]) -> None:
+    submitter = BulkSubmitter()
+    submitter.report(over=over)
+    many: list[dict[str, Any]] = [{"task_type": f"t{number}"} for number in range(40)]
+    many += [{"plan": Plan(require={"x": str(number)})} for number in range(40)]
+
+    queues = [submitter.queue("alice", **each) for each in many]
+
+    assert queues == ["first"] * FIRST_OF_ALL_WINDOWS + ["bulk"] * (40 - FIRST_OF_ALL_WINDOWS) + ["held"] * 40
+    assert [submitter.queue(owner) for owner in ("bob", "carol")] == ["first"] * 2
+    names = {window("default", "normal", f"t{number}", None): 1 for number in range(40)}
+    report = BacklogReport(as_of=submitter.sequence, windows={}, owners={"alice": OwnerBacklog(40, names)}, over={})
+    submitter.admission.on_report(report, submitter.now)
+    assert submitter.queue("alice", task_type="another") == "bulk"
+    assert submitter.queue("alice", task_type="another", priority="high") == "first"
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

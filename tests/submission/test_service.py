@@ -219,10 +219,10 @@ async def test_a_task_counts_as_in_flight_while_it_is_appended_and_as_queued_aft
 
     await taken.take(request())
 
-    assert taken.log.in_flight == [{("alice", "normal default default "): 1}]
+    assert taken.log.in_flight == [{("alice", "normal default default "): 1, ("alice", "normal default"): 1}]
     assert taken.admission._in_flight == {}
     assert {name: list(found) for name, found in taken.admission._waiting.items()} == {"alice": [101]}
-    assert len(taken.admission._queued) == 1
+    assert list(taken.admission._queued) == [("alice", "normal default default "), ("alice", "normal default")]
 
 
 async def test_the_last_task_of_the_quota_is_taken() -> None:
@@ -450,7 +450,7 @@ async def test_the_tasks_of_a_batch_are_appended_together_in_order() -> None:
         2,
     )
     assert taken.log.arguments == [{"by": BY, "cause": "r1"}]
-    assert taken.log.in_flight == [{("alice", "normal default default "): 2}] * 2
+    assert taken.log.in_flight == [{("alice", "normal default default "): 2, ("alice", "normal default"): 2}] * 2
     assert list(taken.admission._waiting["alice"]) == [101, 102]
     assert taken.feeds.asked == []
 
