@@ -45,15 +45,16 @@ async def agree(service: Service, reasons: set[str]) -> Depths:
 
     async def look() -> Depths | None:
         found = await exported(service)
-        if not {reason for _, _, reason in found} >= reasons:
+        if not {reason for _, _, reason in found} >= reasons or found != await explained(service):
             return None
-        return found if found == await explained(service) else None
+        for pool in (await service.admin.done("GET", "/api/pools"))["pools"]:
+            own = {key: count for key, count in found.items() if key[0] == pool["name"]}
+            waiting = {each: count for each, count in pool["waiting"].items() if count}
+            if pool["waitingFor"] != dict(by(own, 2)) or waiting != dict(by(own, 1)):
+                return None  # a task has started meanwhile
+        return found
 
-    found: Depths = await wait_until(look, f"the metrics to say what /why says, with {sorted(reasons)}")
-    for pool in (await service.admin.done("GET", "/api/pools"))["pools"]:
-        own = {key: count for key, count in found.items() if key[0] == pool["name"]}
-        assert pool["waitingFor"] == dict(by(own, 2))
-        assert {each: count for each, count in pool["waiting"].items() if count} == dict(by(own, 1))
+    found: Depths = await wait_until(look, f"metrics and pools to say what /why says, with {sorted(reasons)}")
     return found
 
 
