@@ -42,6 +42,8 @@ LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "everybodys_failed": ("root", "admin", {"status": "FAILED"}),
     "everybodys_active": ("root", "admin", {"status": "WAITING,PROCESSING"}),
     "everybodys_of_a_server": ("root", "admin", {"server": "gpu-3"}),
+    "everybodys_of_a_type": ("root", "admin", {"type": "image"}),
+    "everybodys_of_a_type_by_duration": ("root", "admin", {"type": "image", "sort": "-duration"}),
     "everybodys_of_a_kind": ("root", "admin", {"kind": "rejected"}),
     "everybodys_by_error": ("root", "admin", {"error": "no such model"}),
     "everybodys_retried": ("root", "admin", {"attempts": "2"}),
@@ -58,6 +60,9 @@ STATISTICS: dict[str, tuple[str, str, dict[str, str]]] = {
     "by_type": ("root", "admin", {"by": "type"}),
     "by_server": ("root", "admin", {"by": "server"}),
     "by_owner": ("root", "admin", {"by": "owner"}),
+    "day": ("root", "admin", {"from": "24h"}),
+    "day_by_server": ("root", "admin", {"from": "24h", "by": "server"}),
+    "day_by_owner": ("root", "admin", {"from": "24h", "by": "owner"}),
 }
 """Likewise of `/api/stats`."""
 STATISTICS_CALLS = 100
