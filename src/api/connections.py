@@ -44,6 +44,8 @@ MOST_HEADERS = 128
 """Lines. The WebSocket library accepts as many."""
 MOST_URL = 16 * 1024
 """Bytes. A token in a URL has 8 kB at most."""
+MOST_PATH = 4 * 1024
+"""Bytes of a URL before its query. Litestar remembers 1,024 paths; the longest that means something has some 3 KiB."""
 STEP = 4 * 1024
 """Bytes parsed at once. A read may bring 256 kB: 14,000 requests, or 40,000 messages of a WebSocket."""
 MOST_PIPELINED = 8
@@ -131,7 +133,9 @@ class Refusal:
 
 
 NOT_HTTP = Refusal("not-http", 400, "Bad Request", "this is not a valid HTTP/1.1 request")
-URL_TOO_LONG = Refusal("url", 414, "URI Too Long", f"the URL must be at most {MOST_URL} bytes")
+URL_TOO_LONG = Refusal(
+    "url", 414, "URI Too Long", f"the URL must be at most {MOST_URL} bytes, and {MOST_PATH} without its query"
+)
 HEAD_TOO_LARGE = Refusal(
     "head",
     431,
@@ -454,7 +458,7 @@ class HttpConnection(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if len(self.url) > MOST_URL:
+        if len(self.url) > MOST_PATH and (len(self.url) > MOST_URL or len(self.url.partition(b"?")[0]) > MOST_PATH):
             self._refusal = URL_TOO_LONG
         elif len(self.headers) > MOST_HEADERS or (self._head > MOST_HEAD - STEP and self._head_size() > MOST_HEAD):
             self._refusal = HEAD_TOO_LARGE
