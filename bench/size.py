@@ -11,6 +11,8 @@ import contextlib
 import time
 from pathlib import Path
 
+import aiohttp
+
 from testkit.usage import cpu_seconds, peak_resident_mb
 from testkit.waiting import until_ok
 
@@ -28,6 +30,7 @@ LIST_CALLS = 300
 SETTLE_SECONDS = 3.0
 INDEX_SECONDS = 1_800.0
 REPORT_SECONDS = 10.0
+FAR_BEHIND = 1_000_000_000
 LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "own": (BIG_OWNER, "user", {}),
     "own_finished": (BIG_OWNER, "user", {"status": "FINISHED"}),
@@ -142,7 +145,7 @@ class Service:
         """Wait until the projection reflects the whole log."""
         started = reported = time.perf_counter()
         cpu_before = self._bench.cpu_seconds()["worker"]
-        while lag := (await self._bench.get(self._bench.worker_ready))["projection_lag_events"]:
+        while lag := await self._projection_lag():
             if time.perf_counter() - reported > REPORT_SECONDS:
                 reported = time.perf_counter()
                 progress(f"{lag:,} events to project")
@@ -151,6 +154,14 @@ class Service:
             "projected_events_per_second": events / (time.perf_counter() - started),
             "projected_events_per_cpu_second": events / (self._bench.cpu_seconds()["worker"] - cpu_before),
         }
+
+    async def _projection_lag(self) -> int:
+        """Return the number of events to project, FAR_BEHIND while the worker is not ready."""
+        try:
+            return int((await self._bench.get(self._bench.worker_ready))["projection_lag_events"])
+        except aiohttp.ClientResponseError as error:
+            progress(f"the worker is not ready: {error.status}")
+            return FAR_BEHIND
 
     async def index_current(self) -> float:
         """Wait until the index of the API is current; return the seconds that took."""
