@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 from nats.aio.msg import Msg
 
 from taskstream.container import Container
+from taskstream.events.subjects import SCHEDULER_FENCE, TASK_SUBJECTS
 from taskstream.streams.client.connection import LARGE_READS_AT_ONCE
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.consumers import FOLLOW_BYTES, follow
-from taskstream.streams.jetstream.messages import READ_BYTES, pages, read_last
+from taskstream.streams.jetstream.messages import READ_BYTES, pages, read_last, read_some
 from taskstream.streams.topology.definitions import TASKS
 from testkit.following import consumers
 from testkit.histories import give, ref, submission
@@ -34,12 +36,15 @@ class Watch:
 
     def __init__(self, container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = self.most_open = self.most_bytes = 0
+        self.filters: list[str | None] = []
+        """Of the reads, in order."""
         self._ask: Callable[..., Awaitable[list[Msg]]] = container.reading.request_many
         monkeypatch.setattr(container.reading, "request_many", self._request_many)
 
     async def _request_many(self, *arguments: object, **more: object) -> list[Msg]:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
+        self.filters.append(msgspec.json.decode(arguments[1]).get("next_by_subj"))  # type: ignore[arg-type]
         try:
             answers = await self._ask(*arguments, **more)
         finally:
@@ -71,6 +76,27 @@ async def test_a_follower_that_does_not_keep_up_has_a_few_megabytes_before_it(co
         assert sum(len(position.data) for position in positions) <= 4 * FOLLOW_BYTES
         seen += len(positions)
     await follower.aclose()
+
+
+async def test_the_whole_log_is_read_without_a_filter_whose_rest_nats_would_count(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        for _ in range(4):
+            await container.appending.request(SCHEDULER_FENCE, b"")
+        await container.appending.request(f"task.a.b{number}.noted", b"1")
+    watch = Watch(container, monkeypatch)
+
+    one_by_one = [await read_some(container.reading, TASKS, TASK_SUBJECTS, sequence, 1) for sequence in (1, 6, 11)]
+    together = await read_some(container.reading, TASKS, TASK_SUBJECTS, 1)
+    rest = await read_some(container.reading, TASKS, TASK_SUBJECTS, 16)
+    paged = [position async for page in pages(container.reading, TASKS, TASK_SUBJECTS, limit=2) for position in page]
+
+    assert [[position.sequence for position in found] for found in one_by_one] == [[5], [10], [15]]
+    assert [position.sequence for position in together] == [5, 10, 15]
+    assert [position.sequence for position in paged] == [5, 10]
+    assert rest == []
+    assert set(watch.filters) == {">"}
 
 
 async def test_a_message_larger_than_any_request_asks_for_is_followed_in_its_place(container: Container) -> None:
