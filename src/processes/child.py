@@ -15,7 +15,7 @@ import uvloop
 
 from ..api.routes.system import metrics_text
 from ..container import Container, open_container
-from ..running import drain, running_api, running_worker, tune_collector
+from ..running import drain, running_api, running_worker, tune_memory
 from ..runtime import logs, metrics
 from ..runtime.failures import explained
 from ..runtime.siblings import Siblings
@@ -59,7 +59,7 @@ async def _run(order: Fork, end: socket.socket, listener: socket.socket) -> int:
             else:
                 await stack.enter_async_context(running_worker(container))
             metrics.restarts.set(order.restarts)
-            tune_collector()
+            tune_memory()
             link.send(ChildReady())
             await supervisor.stop.wait()
             container.draining = True
