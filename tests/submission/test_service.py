@@ -270,13 +270,13 @@ async def test_backlog_reports_are_listened_to() -> None:
     heard: dict[str, Any] = {}
 
     class Listening:
-        async def subscribe(self, subject: str, act: Any) -> None:
-            heard[subject] = act
+        async def listen(self, subject: str, receive: Any) -> None:
+            heard[subject] = receive
 
     listening: Any = Listening()
     await taken.listen(listening)
     report = encode_report(BacklogReport(as_of=9, windows={}, owners={}, held_back={"default": 7}))
-    await heard["scheduler.backlog"](SimpleNamespace(data=report))
+    heard["scheduler.backlog"](SimpleNamespace(data=report))
 
     assert taken.admission.held_back("default") == 7
 
