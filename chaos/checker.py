@@ -260,11 +260,12 @@ def _running(evidence: Evidence, server: str) -> Iterator[tuple[str, float, floa
 
 
 def tenants_are_apart(evidence: Evidence) -> Iterator[Finding]:
-    """No tenant sees another tenant's data."""
+    """No tenant sees another tenant's data; except what a server has sent unasked across the call of that very task."""
+    crossed = {task for (task, _, _), said in said_of_attempts(evidence).items() if "crossed" in said}
     for call in evidence.calls:
         tenant = call.before["tenant"]
         foreign = [mark for mark in call.after.get("marks", []) if not mark.startswith(f"mk-{tenant}-")]
-        if foreign:
+        if foreign and call.task not in crossed:
             yield f"{tenant} was shown {', '.join(foreign[:3])} ({call.before['call']})", str(call.task or "")
         elif call.operation in ("pry", "usurp") and call.status == 200:
             verb = "read" if call.operation == "pry" else "report on"

@@ -264,9 +264,9 @@ async def test_head_is_get_without_the_body(api: Service) -> None:
 
 HOSTILE = [
     "*", ">", "%3E", "%2A", "..", "%2E%2E", ".", "%00", "%0A", "%20", "%FF", "%ED%A0%80", "a.b", "task.%3E",
-    "$JS.API.%3E", "%F0%9F%98%80", "x" * 3_000, "00000000000000000000000000~*", "00000000000000000000000000~%3E",
+    "$JS.API.%3E", "%F0%9F%98%80", "x" * 1_500, "00000000000000000000000000~*", "00000000000000000000000000~%3E",
     "00000000000000000000000000~a.b", "00000000000000000000000000~alice.%3E",
-    "00000000000000000000000000~" + "a" * 3_000, "'%3B--", "%3Cscript%3E", "%7B%7B7*7%7D%7D",
+    "00000000000000000000000000~" + "a" * 1_500, "'%3B--", "%3Cscript%3E", "%7B%7B7*7%7D%7D",
 ]  # fmt: skip
 TYPE_ROUTES = [("GET", "/api/types/{name}"), ("DELETE", "/api/types/{name}")]
 
@@ -293,7 +293,7 @@ async def test_hostile_ids_in_paths_find_nothing(api: Service, routes: list[Rout
 async def test_hostile_query_values_find_nothing_and_break_nothing(api: Service) -> None:
     await api.alice.submit({"a": 1})
     admin = token("root", "admin")
-    for hostile in ("*", "%3E", "%00", "%ED%A0%80", "%FF", "x" * 3_000):
+    for hostile in ("*", "%3E", "%00", "%ED%A0%80", "%FF", "x" * 1_500):
         for name in ("owner", "type"):
             if (name, hostile) == ("owner", "*"):  # all owners
                 continue
