@@ -287,6 +287,10 @@ async def test_a_pull_that_does_not_wait_ends_with_404(connection: Connection) -
     await work_queue(connection)
     await publish(connection, "q.a")
 
+    async def is_pending() -> bool:
+        return bool((await api(connection, "CONSUMER.INFO.Q.c"))["num_pending"])
+
+    await wait_until(is_pending, "the consumer to know of the message")
     message, end = await pull(connection, "Q", "c", {"batch": 5, "no_wait": True}, 2)
 
     assert (message.subject, status_of(message)) == ("q.a", None)
