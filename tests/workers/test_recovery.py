@@ -83,6 +83,7 @@ async def test_a_new_task_runs_after_a_restart_though_the_pull_has_an_hour_left(
         nats.start()
 
         task_id = await wait_until(lambda: accepted(service.alice), "a task to be accepted")
+        await wait_until(lambda: all(each.is_connected for each in connections), "every connection to be back")
         assert (await service.alice.ended(task_id))["status"] == "FINISHED"
 
 
