@@ -76,12 +76,14 @@ class Disk:
             os.close(folder)
 
     def fill(self) -> None:
-        """Take all the room that is left."""
+        """Take all the room that is left on the disk; while it is not mounted, none: the folder is the machine's."""
+        if not self._mounted:
+            return
         file = os.open(self._ballast, os.O_CREAT | os.O_WRONLY)
         try:
             size = 0
             step = SIZE_BYTES
-            while step >= BLOCK_BYTES:
+            while step >= BLOCK_BYTES and size < SIZE_BYTES:
                 try:
                     os.posix_fallocate(file, size, step)
                     size += step
