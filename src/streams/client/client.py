@@ -139,10 +139,16 @@ class NatsClient(nats.aio.client.Client):
         """Close the connection and end a reconnect in progress.
 
         nats-py cancels a reconnect once. On Python 3.11 `wait_for` may swallow the cancellation; the reconnect then
-        never ends, and neither does the process. nats-py also writes what waits to a socket that is lost.
+        never ends, and neither does the process. nats-py also writes what waits to a socket that is lost. And whoever
+        is cancelled while waiting for a socket to close cancels the wait of everybody else for it.
         """
-        with contextlib.suppress(OSError):
-            await super().close()
+        task = asyncio.current_task()
+        try:
+            with contextlib.suppress(OSError):
+                await super().close()
+        except asyncio.CancelledError:
+            if task is None or task.cancelling():
+                raise
         self._on_loss()
         reconnect = self._reconnection_task
         if reconnect is None or reconnect is asyncio.current_task():
