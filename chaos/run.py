@@ -38,10 +38,10 @@ from .subscribers import Subscribers
 from .system import GRACE_SECONDS, System, ready, running
 
 WARM_UP_SECONDS = 2.0
+"""Of load before the first fault: connections are open and caches have something in them."""
 WARM_EVENTS = 150
 """Events in the log of tasks of a system that is warm: on a busy machine they take longer than WARM_UP_SECONDS."""
 LONGEST_WARM_UP_SECONDS = 20.0
-"""Of load before the first fault: connections are open and caches have something in them."""
 LIVE_WITHIN_SECONDS = 90.0
 """Longest wait for dispatch after healing."""
 PROBES = {"a task of type default": None, "a task of type batch": "batch"}
