@@ -243,7 +243,7 @@ class Series(Struct):
 
     @property
     def whole(self) -> Flow:
-        """What happened in all steps."""
+        """Return the sum of all steps."""
         flow: Flow = {}
         for each in self.steps.values():
             add(flow, each)
@@ -251,7 +251,7 @@ class Series(Struct):
 
     @property
     def happened(self) -> int:
-        """Number of events in all steps."""
+        """Return the number of events in all steps."""
         return sum(map(happened, self.steps.values()))
 
     def add(self, window: Window, step: int, flow: Flow) -> None:
@@ -295,7 +295,7 @@ class Flows(Struct):
 def flows(
     connection: sqlite3.Connection, scope: StatisticsScope, window: Window, now: datetime, by: Dimension | None = None
 ) -> Flows:
-    """Return what happened to the tasks of a scope. By owner: only for everybody's, in hours."""
+    """Return what happened to the tasks of a scope. By owner it needs everybody's tasks and an hourly window."""
     total, complete = Series(), True
     values: dict[str, Series] = {}
     has_totals = not scope.is_filtered and (scope.owner is None or window.unit == HOUR)

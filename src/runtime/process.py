@@ -89,7 +89,7 @@ def stop_signal() -> asyncio.Event:
 def send_signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     """Send a signal to a child; does nothing if it has ended.
 
-    asyncio's own methods may take the exit status from whoever waits for it, who then sees 255.
+    After asyncio's own methods, whoever waits for the child may see 255 instead of its exit status.
     """
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):

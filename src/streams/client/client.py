@@ -139,8 +139,8 @@ class NatsClient(nats.aio.client.Client):
         """Close the connection and end a reconnect in progress.
 
         nats-py cancels a reconnect once. On Python 3.11 `wait_for` may swallow the cancellation; the reconnect then
-        never ends, and neither does the process. nats-py also writes what waits to a socket that is lost. And whoever
-        is cancelled while waiting for a socket to close cancels the wait of everybody else for it.
+        never ends, and neither does the process. nats-py also writes what waits to a socket that is lost. A cancelled
+        wait for the socket's end cancels every other wait for it.
         """
         task = asyncio.current_task()
         try:

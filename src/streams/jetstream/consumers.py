@@ -106,7 +106,7 @@ class _Silence:
 
 
 class _Arrivals:
-    """What arrives for one reader, which takes all of it at a time. A queue has ten calls for each message."""
+    """The messages for one reader, who takes all of them at once. `asyncio.Queue` costs ten calls for each."""
 
     def __init__(self) -> None:
         self._messages: list[Msg | None] = []

@@ -225,7 +225,7 @@ async def _get_on(
     while True:
         positions, has_more = await _get(connection, stream, {"batch": batch, "next_by_subj": ">", **start})
         found = [position for position in positions if position.subject.startswith(prefix)]
-        if found or not has_more:
+        if found or not (positions and has_more):
             return found, has_more
         start = {"seq": positions[-1].sequence + 1}
 

@@ -40,7 +40,7 @@ class ServerCapacity(Struct, frozen=True, kw_only=True):
 
     @property
     def serves(self) -> tuple[object, ...]:
-        """What it is found by."""
+        """Its place in the index of servers."""
         return self.types, self.pools, self.labels
 
     @property
