@@ -73,12 +73,18 @@ class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     object_name: str | None = None
     size_bytes: int
     file: StoredFile | None = None
-    """The file that its `data` refers to."""
+    """The file that its `data` is."""
+    files: tuple[StoredFile, ...] = ()
+    """Files that its `data` has somewhere in it, in their order."""
+
+    @property
+    def all_files(self) -> tuple[StoredFile, ...]:
+        return self.files if self.file is None else (self.file, *self.files)
 
     @property
     def object_names(self) -> set[str]:
         """Return the names of its objects in the object store."""
-        return {name for name in (self.object_name, self.file and self.file.object_name) if name}
+        return {name for name in (self.object_name, *(file.object_name for file in self.all_files)) if name}
 
 
 class ModelChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):

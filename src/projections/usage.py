@@ -141,6 +141,7 @@ class _StoredResult(Struct):
     size_bytes: int = 0
     object_name: str | None = None
     file: _StoredFile | None = None
+    files: tuple[_StoredFile, ...] = ()
 
 
 class _End(Struct):
@@ -174,6 +175,7 @@ def measured(position: Position) -> tuple[int, int]:
     if (result := recorded.event.result or recorded.event.data) is not None:
         size += result.size_bytes if result.object_name else 0
         size += result.file.size_bytes if result.file else 0
+        size += sum(file.size_bytes for file in result.files)
     return (recorded.at - EPOCH) // DAY, size
 
 

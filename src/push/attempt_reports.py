@@ -207,7 +207,8 @@ class AttemptReports:
         An end that is not allowed, or recorded already, stores nothing. Repeating is safe. Raises what the decider
         raises, and StoreUnavailable when NATS has been away for `patience_seconds`.
         """
-        result = self._results.inline(ending.result, has_file=isinstance(ending, Completed) and ending.file is not None)
+        has_file = isinstance(ending, Completed) and (ending.file is not None or ending.files != ())
+        result = self._results.inline(ending.result, has_file=has_file)
         if result is not None:
             command = _end(ending, reporter, result, update_digest)
         else:
@@ -264,15 +265,16 @@ class AttemptReports:
 
         Return None if the end is recorded already. Raises Refused: nothing is stored.
         """
-        file = ending.file if isinstance(ending, Completed) else None
+        file, files = (ending.file, ending.files) if isinstance(ending, Completed) else (None, ())
         content = None if file is None else (file.media_type, file.content)
+        contents = [(each.media_type, each.content) for each in files]
         give_up_at = time.monotonic() + patience_seconds
         while True:
             try:
                 known = await self._commands.tasks.load(ref)  # it may have changed while the result was received
                 if not decide(command, known.state, self._now()):
                     return None
-                return known, await self._results.store(ref, ending.result, content)
+                return known, await self._results.store(ref, ending.result, content, contents)
             except StoreUnavailable as error:
                 if time.monotonic() + OBJECT_PAUSE_SECONDS > give_up_at:
                     raise

@@ -12,16 +12,17 @@ import contextlib
 import hashlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct, field
 
 from ..clock import unique_id, utc_now
 from ..errors import NotFound, StoreError, StoreFull, StoreUnavailable
+from ..events.envelope import NULL
 from ..events.ids import TaskRef
 from ..events.json_text import compact
 from ..events.task import StoredFile, StoredResult
@@ -30,6 +31,9 @@ from .client.connection import Connection
 from .jetstream.api import api, stored_sequence
 from .jetstream.messages import Position, last_position, read, read_with_rest
 from .turns import Turns
+
+FileContent: TypeAlias = tuple[str, bytes]
+"""The media type of a file, and its bytes."""
 
 BUCKET = "results"
 PARTIAL = ".partial"
@@ -74,28 +78,41 @@ class Results:
             return None
         return StoredResult(inline=Raw(result), size_bytes=len(result))
 
-    async def store(self, ref: TaskRef, result: bytes, file: tuple[str, bytes] | None = None) -> StoredResult:
-        """Store what of a result is too large for the event, and its file; return the form that the event holds.
+    async def store(
+        self, ref: TaskRef, result: bytes, file: FileContent | None = None, files: Sequence[FileContent] = ()
+    ) -> StoredResult:
+        """Store what of a result is too large for the event, and its files; return the form that the event holds.
 
-        `file`: its media type and its bytes. Raises StoreUnavailable. Each call makes objects with new names.
+        Raises StoreUnavailable: then nothing is stored. Each call makes objects with new names.
         """
         result = compact(result)
         name = f"{ref.owner}.{ref.unique}.{unique_id()}"
-        stored_file: StoredFile | None = None
-        if file is not None:
-            media_type, content = file
-            stored_file = StoredFile(object_name=f"{name}.file", media_type=media_type, size_bytes=len(content))
-            await self._objects.put(stored_file.object_name, content)
-        if len(result) <= self._inline_bytes:
-            return StoredResult(inline=Raw(result), size_bytes=len(result), file=stored_file)
-        try:
-            await self._objects.put(name, result)
-        except StoreError:
-            if stored_file is not None:
+        is_inline = len(result) <= self._inline_bytes
+        contents = {} if file is None else {f"{name}.file": file}
+        contents |= {f"{name}.file.{number}": each for number, each in enumerate(files)}
+        stored = tuple(
+            StoredFile(object_name=file_name, media_type=media_type, size_bytes=len(content))
+            for file_name, (media_type, content) in contents.items()
+        )
+        objects = [(file_name, content) for file_name, (_, content) in contents.items()]
+        await self._put_all(objects if is_inline else [*objects, (name, result)])
+        return StoredResult(
+            inline=Raw(result) if is_inline else NULL,
+            object_name=None if is_inline else name,
+            size_bytes=len(result),
+            file=None if file is None else stored[0],
+            files=stored if file is None else stored[1:],
+        )
+
+    async def _put_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """Store objects by name, all or none. Raises StoreUnavailable; what then cannot be deleted is swept."""
+        for place, (name, data) in enumerate(objects):
+            try:
+                await self._objects.put(name, data)
+            except StoreError:
                 with contextlib.suppress(StoreError):
-                    await self._objects.delete(stored_file.object_name)
-            raise
-        return StoredResult(object_name=name, size_bytes=len(result), file=stored_file)
+                    await self.discard([stored for stored, _ in objects[:place]])
+                raise
 
     async def store_partial(self, ref: TaskRef, data: bytes) -> StoredResult:
         """Store the data of a progress report in an object; return the form that the event holds.

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from ..events.ids import TaskRef
-from ..events.task import StoredResult
+from ..events.task import StoredFile, StoredResult
 from ..instants import milliseconds
 from .sealing import DoesNotOpen, Sealer
 
@@ -51,21 +51,29 @@ class ResultLinks:
         """
         return {"$ref": self._url(ref, "result", sequence, until), "bytes": size_bytes}
 
-    def file(
-        self, ref: TaskRef, sequence: int, media_type: str, size_bytes: int, until: datetime | None = None
-    ) -> dict[str, Any]:
-        """Return `{"$ref": URL, "mediaType": …, "bytes": n}` for the file of a result, as `result` does."""
-        url = self._url(ref, "result/file", sequence, until)
-        return {"$ref": url, "mediaType": media_type, "bytes": size_bytes}
+    def files(self, ref: TaskRef, sequence: int, stored: StoredResult, until: datetime | None = None) -> dict[str, Any]:
+        """Return the links to a result's files, as `result` does, by the names `file` and `files`; {} without files.
+
+        A link: `{"$ref": URL, "mediaType": …, "bytes": n}`.
+        """
+
+        def link(file: StoredFile, path: str) -> dict[str, Any]:
+            url = self._url(ref, path, sequence, until)
+            return {"$ref": url, "mediaType": file.media_type, "bytes": file.size_bytes}
+
+        links: dict[str, Any] = {}
+        if stored.file is not None:
+            links["file"] = link(stored.file, "result/file")
+        if stored.files:
+            links["files"] = [link(file, f"result/file/{number}") for number, file in enumerate(stored.files)]
+        return links
 
     def shown(self, ref: TaskRef, sequence: int, stored: StoredResult) -> Any:
         """Return a result as it is shown in an event: JSON with links in the place of what is not inline."""
         if stored.object_name is not None:
             return self.result(ref, sequence, stored.size_bytes)
         shown: dict[str, Any] = {"inline": stored.inline, "size_bytes": stored.size_bytes}
-        if stored.file is not None:
-            shown["file"] = self.file(ref, sequence, stored.file.media_type, stored.file.size_bytes)
-        return shown
+        return shown | self.files(ref, sequence, stored)
 
     def open(self, token: str, now: datetime) -> LinkedResult:
         """Return the result that a token opens. Raises DoesNotOpen, LinkExpired or SealingUnavailable."""

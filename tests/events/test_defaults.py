@@ -19,7 +19,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
     envelope.Recorded: {"cause": ""},
     limits.Limits: {"concurrency": None, "per_second": None, "burst": None},
     task.RetryPolicy: {"busy_for": timedelta(hours=1)},
-    task.StoredResult: {"inline": NULL, "object_name": None, "file": None},
+    task.StoredResult: {"inline": NULL, "object_name": None, "file": None, "files": ()},
     task.ModelChoice: {"provider": "", "model": "", "base_url": ""},
     task.Plan: {
         "not_before": None,

@@ -89,6 +89,7 @@ def known(address: Address) -> dict[str, str]:
         schedule_id = session.post(f"{address.url}/api/schedules", json=schedule).json()["id"]
     return {
         "task_id": task_id,
+        "number": "0",
         "batch_id": batch_id,
         "server_id": "gpu-1",
         "name": "resize",

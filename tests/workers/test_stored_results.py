@@ -75,9 +75,9 @@ async def test_the_same_end_again_stores_nothing(container: Container) -> None:
     assert await referenced(container, ref()) == await stored_names(container.objects)
 
 
-@pytest.mark.parametrize("has_file", [False, True])
+@pytest.mark.parametrize("files", [{}, {"file": PICTURE}, {"files": (PICTURE, PICTURE)}])
 async def test_an_end_refused_by_a_lost_race_leaves_no_result(
-    container: Container, monkeypatch: pytest.MonkeyPatch, has_file: bool
+    container: Container, monkeypatch: pytest.MonkeyPatch, files: dict[str, Any]
 ) -> None:
     await give(container.commands, ref(), submission(), claim())
     before = await stored_bytes(container.reading)
@@ -91,7 +91,7 @@ async def test_an_end_refused_by_a_lost_race_leaves_no_result(
 
     monkeypatch.setattr(container.results, "store", store_and_lose)
     with pytest.raises(AlreadyEnded):
-        await end(container, ref(), of_attempt(1), Completed(LARGE, file=PICTURE if has_file else None))
+        await end(container, ref(), of_attempt(1), Completed(LARGE, **files))
 
     assert await stored_names(container.objects) == set()
     assert await stored_bytes(container.reading) == before
@@ -109,7 +109,7 @@ async def test_of_equal_ends_at_once_the_one_that_the_log_has_keeps_its_result(c
 async def test_what_a_killed_process_stored_is_swept_and_no_referenced_result_is(container: Container) -> None:
     """A kill between storing and appending leaves a result; in the middle of storing, a part of one."""
     await give(container.commands, ref(1), submission(), claim())
-    await end(container, ref(1), of_attempt(1), Completed(LARGE, file=PICTURE))
+    await end(container, ref(1), of_attempt(1), Completed(LARGE, files=(PICTURE, PICTURE)))
     await give(container.commands, ref(2), submission(), claim())
     await container.results.store(ref(2), LARGE, ("image/png", LARGE))
     await container.results.store(ref(3), LARGE)  # of a task whose history is past its retention
@@ -123,6 +123,7 @@ async def test_what_a_killed_process_stored_is_swept_and_no_referenced_result_is
     assert (await sweeper.run_once(utc_now() + LATER))["results_swept"] == 2
 
     assert await stored_names(container.objects) == kept
+    assert len(kept) == 3
     assert await referenced(container, ref(1)) <= await stored_names(container.objects)
 
 

@@ -52,7 +52,11 @@ def event_schemas() -> dict[str, Any]:
     found["StoredResult"] = object_of(
         "A result in an event.",
         {"inline": {"description": "Any JSON: a TaskResult, or the data of a progress report."}},
-        {"size_bytes": {"type": "integer"}, "file": {"description": "A link to its file."}},
+        {
+            "size_bytes": {"type": "integer"},
+            "file": {"description": "A link to the file that it is."},
+            "files": {"description": "Links to the files in it."},
+        },
     )
     found["LinkedResult"] = object_of(
         "A result that is too large for an event. Its other field, `$ref`, is the URL to fetch it from.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from litestar.params import QueryParameter
+from litestar.params import PathParameter, QueryParameter
 
 from ...clock import utc_now
 from ...container import Container
 from ...errors import Forbidden, NotFound
 from ...events.ids import TaskRef, parse_task_id
+from ...events.task import StoredFile
 from ...projections.task_reader import TaskResult
 from ...vault.result_links import LinkedResult, LinkExpired, ResultLinks
 from ...vault.sealing import SealingError
@@ -41,6 +42,7 @@ EventSequence = Annotated[
         description="Sequence of the event that has the result; default: the last end of the task",
     ),
 ]
+FileNumber = Annotated[int, PathParameter(ge=0, le=2**31 - 1, description="Place of the file in the result, from 0")]
 Download = Annotated[
     bool, QueryParameter(description="True: a browser saves the answer as a file, with a name from the task's id")
 ]
@@ -142,9 +144,34 @@ def result_routes(container: Container) -> list[RouteHandler]:
         `GET /api/task/{id}` shows that.
         """
         found = await find_result(request, task_id, sequence, token)
-        file = found.stored.file
+        return file_answer(found, found.stored.file)
+
+    @routes.get(
+        "/task/{task_id:str}/result/file/{number:int}",
+        "Read one of the files in a result",
+        "The bytes as the server sent them, with their media type",
+        media_type=ANY_BYTES,
+        fails={416},
+        takes=LINK_TOKENS,
+    )
+    async def get_numbered_file(
+        request: ApiRequest,
+        task_id: TaskId,
+        number: FileNumber,
+        sequence: EventSequence = None,
+        token: LinkToken = None,
+    ) -> LargeAnswer:
+        """Return a file that the `data` of a result has somewhere in it: its `$ref` is this path.
+
+        As `/result/file` otherwise. A 404 also if the result has no file of this number.
+        """
+        found = await find_result(request, task_id, sequence, token)
+        files = found.stored.files
+        return file_answer(found, files[number] if number < len(files) else None)
+
+    def file_answer(found: TaskResult, file: StoredFile | None) -> LargeAnswer:
         if file is None:
-            raise NotFound("file in the result of task", task_id)
+            raise NotFound("file in the result of task", found.ref.id)
         part = StoredPart(file.object_name, file.size_bytes, found.ref.owner)
         return LargeAnswer(container.results, part, [(b"content-type", file.media_type.encode()), *FILE_HEADERS])
 

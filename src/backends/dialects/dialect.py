@@ -33,7 +33,9 @@ class ParentResult(Struct, frozen=True, kw_only=True):
     """Its TaskResult, JSON; null if it has none; a large one as `{"$ref": URL, "bytes": n}`."""
     error: str | None = None
     file: dict[str, Any] | UnsetType = UNSET
-    """The file that the result refers to: `{"$ref": URL, "mediaType": …, "bytes": n}`."""
+    """The file that the result is: `{"$ref": URL, "mediaType": …, "bytes": n}`."""
+    files: list[dict[str, Any]] | UnsetType = UNSET
+    """The files in the result, in their order."""
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -101,7 +103,9 @@ class Completed(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     """What of the answer was left out, clamped or shortened."""
     file: File | None = None
-    """The file that the data of `result` refers to."""
+    """The file that the data of `result` is."""
+    files: tuple[File, ...] = ()
+    """Files in the data of `result`, each a `{"$ref", "mediaType", "bytes"}` with its place here, from 0."""
 
 
 class FailedByBackend(Struct, frozen=True):

@@ -102,15 +102,16 @@ class SentParent(NamedTuple):
         result: Any = NULL if self.result is None else self.result
         if ref is not None and self.result is None:
             result = links.result(ref, parent.sequence, parent.size_bytes, until)
-        file = parent.stored.file if parent.stored is not None else None
+        found: dict[str, Any] = {}
+        if ref is not None and parent.stored is not None:
+            found = links.files(ref, parent.sequence, parent.stored, until)
         return ParentResult(
             task_id=parent.task_id,
             status=parent.status,
             result=result,
             error=self.error or None,
-            file=UNSET
-            if file is None or ref is None
-            else links.file(ref, parent.sequence, file.media_type, file.size_bytes, until),
+            file=found.get("file", UNSET),
+            files=found.get("files", UNSET),
         )
 
 
@@ -176,7 +177,8 @@ class Parents:
             async with places:
                 parent = await self._find(task_id)
             stored = parent.stored
-            is_kept = len(ids) <= FEW or stored is None or stored.file or len(stored.inline) <= LARGEST_CACHED_BYTES
+            is_small = stored is None or stored.all_files or len(stored.inline) <= LARGEST_CACHED_BYTES
+            is_kept = len(ids) <= FEW or is_small
             return parent if is_kept else parent._replace(stored=None)
 
         async def read(choice: Choice) -> SentParent:
