@@ -28,6 +28,7 @@ from ..submission.body import parse_json_object
 from ..wire.addresses import BadAddress
 from .auth.access import ApiRequest, Origin
 from .bodies import decoded_as, read_body
+from .schemas.dialects import read_dialect
 from .schemas.servers import (
     PRESENT_STATE,
     EndpointsChange,
@@ -112,6 +113,7 @@ async def register(container: Container, body: RegisterBody, given: Collection[s
         health_expect=expectation(body.health_expect),
         remove_after=removal(body.remove_after),
         is_permanent=body.remove_after is None,
+        dialect=read_dialect(body.dialect),
     )
 
     def registration(key_id: str, is_kept: bool) -> RegisterServer:
@@ -150,6 +152,7 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         "health_expect": _read(body.health_expect, expectation),
         "remove_after": _read(body.remove_after, removal),
         "is_permanent": _read(body.remove_after, lambda seconds: seconds is None),
+        "dialect": _read(body.dialect, read_dialect),
     }
     await find_server(container, server_id)  # before a key is sealed for it
     change = ServerChange(**changes)

@@ -148,6 +148,7 @@ class ServerChange(Struct, frozen=True, kw_only=True):
     health_expect: events.HealthExpectation | UnsetType | None = UNSET
     remove_after: timedelta | UnsetType | None = UNSET
     is_permanent: bool | UnsetType = UNSET
+    dialect: str | UnsetType = UNSET
 
     def of(self, settings: ServerRegistered) -> ServerRegistered:
         """Return settings with these changes."""

@@ -64,6 +64,8 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     """Time offline after which it is removed; None: as the service's setting says."""
     is_permanent: bool = False
     """It is never removed for being offline."""
+    dialect: str = ""
+    """Name of the wire format it speaks; empty: that of the task's type, else `taskstream`."""
 
     @property
     def reports_later(self) -> bool:

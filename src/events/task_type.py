@@ -42,6 +42,8 @@ class TypeDefined(Event, frozen=True, kw_only=True):
     accepts: Accepts = "any"
     indexed: tuple[str, ...] = ()
     """Paths of the payload that lists may be filtered by: `$.customer`."""
+    dialect: str = ""
+    """Name of the wire format of servers that name none of their own; empty: `taskstream`."""
 
 
 class TypeDeleted(Event, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import structlog
 from msgspec import Struct
 from standardwebhooks import Webhook
 
-from ..backends.client import describe, local_lack, parse_retry_after
+from ..backends.connection_errors import describe, local_lack
 from ..backends.egress import WEBHOOKS, EgressPolicy, is_public, refused_by_policy, watch_connects
 from ..clock import utc_now
 from ..commands.webhook import Registered
@@ -24,6 +24,7 @@ from ..vault.sealing import SealingError, SecretMissing
 from ..vault.secrets import SecretStore
 from ..wire.body_limit import AnswerTooLarge, read_capped
 from ..wire.connections import ALONE, is_certain, keep, peer_of
+from ..wire.retry_after import parse_retry_after
 from ..wire.trace import Trace
 from .deliveries import LastAnswer
 

@@ -59,6 +59,8 @@ MOST_INFORMATIONAL = 1_000
 
 MOST_TARGETS = 1_000
 """Addresses whose headers are remembered."""
+BODYLESS = frozenset({"GET", "HEAD", "DELETE"})
+"""Methods of requests that have no `Content-Length` without a body (RFC 9110, 8.6)."""
 LARGE_BODY = 64 * 1024
 """A body of more bytes is not copied to be written together with its headers."""
 NO_TIMEOUT = aiohttp.ClientTimeout()
@@ -385,7 +387,7 @@ Response: TypeAlias = aiohttp.ClientResponse | Received
 async def ask(
     session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str], body: bytes
 ) -> Received:
-    """Send a request with a body over a connection of a session of `open_session`; return the beginning of its answer.
+    """Send a request over a connection of a session of `open_session`; return the beginning of its answer.
 
     Redirects are not followed, and the session's timeout does not apply: set one. Raises what the session raises.
     """
@@ -398,7 +400,8 @@ async def ask(
         target = new_target(method, url, {**OWN_HEADERS, **ALONE}, asyncio.get_running_loop())
     sent = CIMultiDict(target.headers)
     sent.update(headers)
-    sent["Content-Length"] = str(len(body))
+    if body or method not in BODYLESS:
+        sent["Content-Length"] = str(len(body))
     head = _serialize_headers(f"{method} {target.url.raw_path_qs} HTTP/1.1", sent)
     connection = await connector.connect(target, [], NO_TIMEOUT)
     try:

@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 
+from taskstream.backends.dialects import DIALECTS
 from testkit.backend import BackendServer, hold
 from testkit.nats import NatsServer
 from testkit.service import Service, running_service
@@ -211,6 +212,7 @@ WRONG_BODIES = [
     ({**GPU, "authHeader": "content-LENGTH"}, "$.authHeader"),
     ({**GPU, "authHeader": "X-AI-Key"}, "$.authHeader"),
     ({**GPU, "removeAfter": 0}, "$.removeAfter"),
+    ({**GPU, "dialect": "corba"}, "$.dialect"),
     ({**GPU, "healthExpect": {}}, "$.healthExpect"),
     ({**GPU, "healthExpect": {"status": []}}, "$.healthExpect.status"),
     ({**GPU, "healthExpect": {"json": {"status": "ok"}}}, "$.healthExpect.json"),
@@ -228,12 +230,23 @@ async def test_an_unknown_field_is_refused_with_the_name_that_was_meant(api: Ser
         assert meant in answer["error"]
 
 
+async def test_a_dialect_that_does_not_exist_is_refused_with_those_that_do(api: Service) -> None:
+    for method, path, body in (
+        ("POST", "/api/servers", {**GPU, "dialect": "corba"}),
+        ("PUT", "/api/types/speech", {"dialect": "corba"}),
+    ):
+        answer = await api.admin.call(method, path, body)
+        assert (answer.status, answer["path"]) == (400, "$.dialect")
+        assert all(name in answer["error"] for name in DIALECTS)
+
+
 async def test_the_state_that_a_server_is_shown_with_may_be_sent_along(api: Service) -> None:
     older = {**GPU, "status": "online", "lastHeartbeat": "2024-01-02T03:04:05Z", "activeTasks": 3, "metrics": {}}
     assert (await api.admin.post("/api/servers", older)).status == 200
     await api.admin.call(
         "PATCH", "/api/servers/gpu-1",
-        {"removeAfter": 9, "overflow": {"waiting": 3}, "healthExpect": {"status": [200, 204]}, "authHeader": "X-Key"},
+        {"removeAfter": 9, "overflow": {"waiting": 3}, "healthExpect": {"status": [200, 204]}, "authHeader": "X-Key",
+         "dialect": "taskstream"},
     )  # fmt: skip
 
     shown = (await api.admin.get("/api/servers/gpu-1")).body
@@ -274,6 +287,8 @@ async def test_one_setting_is_changed_and_all_others_stay(api: Service) -> None:
         ({"healthExpect": {"json": {"$.ok": True}}}, {"healthExpect": {"json": {"$.ok": True}}}),
         ({"healthExpect": None}, {"healthExpect": None}),
         ({"authHeader": "X-API-Key"}, {"authHeader": "X-API-Key"}),
+        ({"dialect": "taskstream"}, {"dialect": "taskstream"}),
+        ({"dialect": None}, {"dialect": None}),
         ({"apiKey": None, "authHeader": None}, {"hasApiKey": False, "authHeader": None}),
         ({}, {}),
     ]:
@@ -295,6 +310,7 @@ async def test_a_change_that_is_wrong_is_refused_by_its_path_and_changes_nothing
         ({"endpoints": {"predict": None}}, "$.endpoints.predict"),
         ({"endpoints": {"predict": "ftp://a/"}}, "$.endpoints.predict"),
         ({"apiKey": ""}, "$.apiKey"),
+        ({"dialect": "corba"}, "$.dialect"),
         ({"apiKey": "k", "weight": 0}, "$.weight"),
     ]:
         assert await api.admin.refusal("PATCH", "/api/servers/gpu-1", body) == (400, path), body

@@ -33,6 +33,7 @@ RESIZE = {
     "accepts": "json",
     "busyFor": 600,
     "indexed": ["$.customer"],
+    "dialect": "taskstream",
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 from msgspec import Raw
 
 from taskstream.backends.client import BackendClient
+from taskstream.backends.dialects import dialect_of
 from taskstream.backends.dialects.dialect import Answer, Call, Completed, Failed
 from taskstream.backends.egress import EgressPolicy
 from taskstream.commands.webhook import Registered
@@ -88,7 +89,7 @@ class Caller:
             callback_url="",
             callback_token="",
         )
-        return task_id, await self._client.call(self.server, call, on_update)
+        return task_id, await self._client.call(dialect_of(self.server), self.server, call, on_update)
 
     async def is_well(self) -> bool:
         return (await self._client.probe(self.server)).well

@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from taskstream.backends.client import BackendClient
+from taskstream.backends.dialects import dialect_of
 from taskstream.backends.dialects.dialect import Answer, Completed, Failed, Update
 from taskstream.backends.egress import EgressPolicy
 from taskstream.events.server import ServerRegistered
@@ -60,7 +61,7 @@ async def call() -> AsyncIterator[Call]:
             nonlocal said
             said = answer
             deadline = datetime.now(UTC) + timedelta(seconds=30)
-            return await backend.call(registered, replace(CALL, deadline=deadline), ignore)
+            return await backend.call(dialect_of(registered), registered, replace(CALL, deadline=deadline), ignore)
 
         yield send
 

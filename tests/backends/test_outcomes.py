@@ -11,7 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskstream.api.task_updates import parse_update
-from taskstream.backends.dialects.dialect import Accepted, Answer, BadAnswer, Completed, Failed, FailedByBackend, Update
+from taskstream.backends.dialects.dialect import (
+    Accepted,
+    Answer,
+    BadAnswer,
+    Completed,
+    Failed,
+    FailedByBackend,
+    Final,
+    Update,
+)
 from taskstream.backends.dialects.task_update import NAN_IS_NULL, STATUSES
 from taskstream.backends.dialects.taskstream import Taskstream
 from taskstream.errors import InvalidInput
@@ -58,10 +67,12 @@ def received(way: Way, body: bytes) -> Answer | Update | None:
         case "reporting answer" | "reporting 202":
             return answer(202 if way == "reporting 202" else 200, body, reports=True)
         case "stream":
-            reader = Taskstream().open_stream(SERVER, CALL, 200)
+            reader = Taskstream().converse(SERVER, CALL).open_stream(200, {})
             assert reader is not None
             with contextlib.suppress(BadAnswer):
-                return reader.read(body, 5)
+                found = reader.read(body, 5, "")
+                assert not isinstance(found, Final)
+                return found
             return None
         case "callback":
             with contextlib.suppress(InvalidInput):

@@ -21,6 +21,8 @@ from taskstream.backends.dialects.dialect import (
     Completed,
     Failed,
     FailedByBackend,
+    Final,
+    Next,
     Reply,
 )
 from taskstream.backends.dialects.task_update import LONGEST_MESSAGE
@@ -55,7 +57,9 @@ def answer(
     reply = Reply(
         status=status, headers={"Content-Type": media_type}, body=sent, retry_after=retry_after, elapsed_ms=1234
     )
-    return Taskstream().read_answer(server, replace(CALL, accepts=accepts), reply)
+    found = Taskstream().converse(server, replace(CALL, accepts=accepts)).read(reply)
+    assert not isinstance(found, Next | Final)
+    return found
 
 
 def task_result(status: str = "FINISHED", **metadata: Any) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from taskstream.commands.task_commands import Reporter, ReportProgress
 from taskstream.errors import InvalidInput
 from taskstream.events.server import ServerRegistered
 from taskstream.events.task import ModelChoice
+from taskstream.events.task_type import TypeDefined
 from taskstream.wire.json_text import read_json
 
 from .test_taskstream_answers import CALL, answer
@@ -53,7 +54,7 @@ TASKSTREAM = Taskstream()
 
 def predicted(server: ServerRegistered = SERVER, call: Call = CALL) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the header fields and the body of the request that starts an attempt."""
-    request = TASKSTREAM.predict(server, call)
+    request = TASKSTREAM.converse(server, call).begin()
     assert (request.method, request.url) == ("POST", "http://s1/p")
     assert request.body is not None
     return dict(request.headers), json.loads(request.body)
@@ -111,7 +112,9 @@ def test_the_text_of_a_call_has_none_of_its_secrets() -> None:
 
 
 def test_a_closed_connection_stops_an_attempt_and_health_is_a_get() -> None:
-    assert TASKSTREAM.cancel(SERVER, CALL) is None
+    conversation = TASKSTREAM.converse(SERVER, CALL)
+    assert conversation.cancel() is None
+    assert conversation.read_cancel(None) == "requested"
     assert TASKSTREAM.health(SERVER) == Request(method="GET", url="http://s1/h")
     assert TASKSTREAM.health(replace(SERVER, health_url=None)) is None
     assert TASKSTREAM.most_health_bytes == 0
@@ -119,9 +122,21 @@ def test_a_closed_connection_stops_an_attempt_and_health_is_a_get() -> None:
     assert TASKSTREAM.read_health(503, b"") == Probe(False, "health check answered 503")
 
 
-def test_every_server_speaks_taskstream() -> None:
-    assert list(DIALECTS) == ["taskstream"]
-    assert dialect_of(SERVER) is DIALECTS["taskstream"]
+class Other(Taskstream):
+    name = "other"
+
+
+def test_a_servers_dialect_is_its_own_then_its_types_then_taskstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Other()
+    monkeypatch.setitem(DIALECTS, "other", other)
+    taskstream, of_type = DIALECTS["taskstream"], TypeDefined(name="t", pool="t", dialect="other")
+
+    assert dialect_of(SERVER) is taskstream
+    assert dialect_of(SERVER, TypeDefined(name="t", pool="t")) is taskstream
+    assert dialect_of(SERVER, of_type) is other
+    assert dialect_of(replace(SERVER, dialect="taskstream"), of_type) is taskstream
+    assert dialect_of(replace(SERVER, dialect="other")) is other
+    assert dialect_of(replace(SERVER, dialect="of a newer version"), of_type) is other
 
 
 # Statuses
@@ -138,7 +153,7 @@ def test_which_statuses_mean_busy() -> None:
 
 def of(server: ServerRegistered, status: int) -> Any:
     reply = Reply(status=status, headers={}, body=b"", retry_after=timedelta(seconds=3))
-    return TASKSTREAM.read_answer(server, CALL, reply)
+    return TASKSTREAM.converse(server, CALL).read(reply)
 
 
 def test_a_server_that_names_its_own_busy_statuses_fails_with_the_others() -> None:
@@ -153,18 +168,18 @@ def test_a_server_that_names_its_own_busy_statuses_fails_with_the_others() -> No
 
 @pytest.mark.parametrize(("status", "is_read"), [(199, False), (200, True), (202, True), (299, True), (300, False)])
 def test_a_stream_is_read_text_by_text_only_of_a_success(status: int, is_read: bool) -> None:
-    assert (TASKSTREAM.open_stream(SERVER, CALL, status) is not None) == is_read
+    assert (TASKSTREAM.converse(SERVER, CALL).open_stream(status, {}) is not None) == is_read
 
 
 def test_a_202_of_a_server_that_reports_later_is_read_whole() -> None:
     reports = replace(SERVER, callback=True)
 
-    assert TASKSTREAM.open_stream(reports, CALL, 202) is None
-    assert TASKSTREAM.open_stream(reports, CALL, 200) is not None
+    assert TASKSTREAM.converse(reports, CALL).open_stream(202, {}) is None
+    assert TASKSTREAM.converse(reports, CALL).open_stream(200, {}) is not None
 
 
 def test_a_stream_that_ends_without_a_result_is_a_bad_answer() -> None:
-    reader = TASKSTREAM.open_stream(SERVER, CALL, 200)
+    reader = TASKSTREAM.converse(SERVER, CALL).open_stream(200, {})
     assert reader is not None
 
     assert reader.end() == Failed(kind="bad_answer", error="the streamed answer ended without a result")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstream.backends.dialects.contents import DEEPEST_ANSWER
-from taskstream.backends.dialects.dialect import Answer, BadAnswer, Completed, FailedByBackend, Update
+from taskstream.backends.dialects.dialect import Answer, BadAnswer, Completed, FailedByBackend, Final, Update
 from taskstream.backends.dialects.framing import Framing, Texts
 from taskstream.backends.dialects.task_update import LONGEST_MESSAGE
 from taskstream.backends.dialects.taskstream import Taskstream
@@ -28,7 +28,7 @@ framings = pytest.mark.parametrize("framing", ["events", "lines"])
 def read(framing: Framing, chunks: list[bytes]) -> list[Update | Answer]:
     """Return all updates, up to the end of the attempt."""
     texts = Texts(framing)
-    reader = Taskstream().open_stream(SERVER, CALL, 200)
+    reader = Taskstream().converse(SERVER, CALL).open_stream(200, {})
     assert reader is not None
 
     def all_texts() -> Iterator[bytes]:
@@ -38,8 +38,9 @@ def read(framing: Framing, chunks: list[bytes]) -> list[Update | Answer]:
 
     found: list[Update | Answer] = []
     for text in all_texts():
-        said = reader.read(text, 12)
+        said = reader.read(text, 12, texts.event)
         assert said is not None
+        assert not isinstance(said, Final)
         found.append(said)
         if not isinstance(said, Update):
             break

@@ -12,7 +12,8 @@ from aiohttp.client_reqrep import ConnectionKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.backends.client import describe, parse_retry_after
+from taskstream.backends.connection_errors import describe
+from taskstream.wire.retry_after import parse_retry_after
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -1,13 +1,20 @@
-"""Wire fixtures: the answers of servers of each dialect. The conformance suite fails for a dialect without one."""
+"""Wire fixtures: the answers of servers of each dialect. The conformance suite fails for a dialect without one.
+
+A test sets the answer to the request that matters. A dialect that makes others answers these in `aside`: a schema, a
+poll, a cancellation.
+"""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+from aiohttp import web
 from msgspec import Struct
 
+from taskstream.backends.dialects.dialect import CancelOutcome
 from taskstream.events.server import ServerRegistered
 
 
@@ -27,38 +34,85 @@ class StreamWire(Struct, frozen=True):
     parts: list[bytes]
 
 
+class Received(NamedTuple):
+    """A request as a server received it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: object
+    """The same object for requests over one connection."""
+
+
+Respond: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answering: TypeAlias = Wire | StreamWire | Respond
+"""How a server answers: always the same, or as a function does."""
+
+
 class WireFixture(ABC):
     """Requests and answers of one dialect."""
+
+    busy_pause: float | None = None
+    """Seconds that `busy` asks to be left alone."""
+    cancelled_unanswered: CancelOutcome = "requested"
+    """What comes of the cancellation of an attempt whose first request has no answer yet."""
+    cancels: ClassVar[list[tuple[Wire, CancelOutcome]]] = []
+    """Answers to the request that cancels what `running` began, and what comes of each. Empty: there is no request."""
 
     @abstractmethod
     def server(self, url: str) -> ServerRegistered:
         """Return a registration of a server at a URL, with a health address."""
+
+    def aside(self, request: Received) -> Answering | None:
+        """Return the answer to a request that is not the one that matters; None: it is that one."""
+        return None
 
     @abstractmethod
     def payload(self, body: bytes) -> Any:
         """Return the payload of the task in a request's body."""
 
     @abstractmethod
-    def success(self, data: Any) -> Wire: ...
+    def success(self, data: Any) -> Answering: ...
+
+    def data(self, result: Any) -> Any:
+        """Return what was passed to `success` or `stream`, from the data of the task's result."""
+        return result
 
     @abstractmethod
-    def failure(self, reason: str) -> Wire:
-        """Return an answer that reports the task as failed."""
+    def failure(self, reason: str) -> Answering | None:
+        """Return an answer that reports the task as failed; None if the dialect has none."""
 
     @abstractmethod
-    def rejection(self, reason: str) -> Wire:
+    def rejection(self, reason: str) -> Answering:
         """Return an answer that refuses the task for good."""
 
     @abstractmethod
-    def busy(self) -> Wire: ...
+    def busy(self) -> Answering: ...
 
     @abstractmethod
-    def acceptance(self, backend_task_id: str) -> Wire | None:
+    def acceptance(self, backend_task_id: str) -> Answering | None:
         """Return an answer that promises a callback; None if the dialect has none."""
 
     @abstractmethod
     def stream(self, output: list[str], data: Any = None, *, failure: str = "", ends: bool = True) -> StreamWire | None:
         """Return an answer that streams pieces of output, then ends with data or a failure; None if it has none."""
+
+    def resumed(self, data: Any) -> Respond | None:
+        """Return a server that loses the connection and then ends well; None if the dialect does not go on then."""
+        return None
+
+    def elsewhere(self, url: str) -> Answering | None:
+        """Return an answer that sends the next request to another address; None if the dialect follows none."""
+        return None
+
+    def running(self) -> Answering | None:
+        """Return an answer that reports progress, after which the work goes on until it is cancelled by a request."""
+        return None
+
+    def is_cancel(self, request: Received) -> bool:
+        """Return True for the request that cancels what `running` began."""
+        return False
 
     @abstractmethod
     def healthy(self) -> Wire: ...
@@ -72,6 +126,8 @@ def in_json(content: Any) -> bytes:
 
 
 class TaskstreamWire(WireFixture):
+    busy_pause = 7
+
     def server(self, url: str) -> ServerRegistered:
         return ServerRegistered(
             server_id="s1",

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable
 
 from aiohttp import web
 
 from testkit.http_server import HttpServer
 
-from .wire_fixtures import StreamWire, Wire
-
-Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Received(NamedTuple):
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    connection: object
-    """The same object for requests over one connection."""
+from .wire_fixtures import Answering, Received, Respond, StreamWire, Wire
 
 
 class WireServer(HttpServer):
-    """Answers each request with `answer`; use as an async context manager."""
+    """Answers each request with `answer`, or as `aside` says; use as an async context manager."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.answer: Wire | StreamWire | Respond = Wire(500)
+        self.answer: Answering = Wire(500)
+        self.aside: Callable[[Received], Answering | None] = lambda _: None
         self.received: list[Received] = []
+        """The requests that `answer` answers."""
+        self.others: list[Received] = []
+        """The requests that `aside` answers."""
         self.closed_early = asyncio.Event()
         """A client closed its connection before it had the whole answer."""
 
@@ -40,19 +32,23 @@ class WireServer(HttpServer):
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         headers, body = dict(request.headers), await request.read()
-        self.received.append(Received(request.method, request.path, headers, body, request.transport))
+        received = Received(request.method, request.path, headers, body, request.transport)
+        answer = self.aside(received)
+        (self.received if answer is None else self.others).append(received)
         try:
-            if isinstance(self.answer, Wire):
-                wire = self.answer
-                return web.Response(
-                    status=wire.status, body=wire.body, content_type=wire.content_type, headers=wire.headers
-                )
-            if isinstance(self.answer, StreamWire):
-                return await write(request, self.answer)
-            return await self.answer(request)
+            return await answered(request, self.answer if answer is None else answer)
         except (asyncio.CancelledError, ConnectionError):
             self.closed_early.set()
             raise
+
+
+async def answered(request: web.Request, answer: Answering) -> web.StreamResponse:
+    """Answer a request."""
+    if isinstance(answer, Wire):
+        return web.Response(
+            status=answer.status, body=answer.body, content_type=answer.content_type, headers=answer.headers
+        )
+    return await write(request, answer) if isinstance(answer, StreamWire) else await answer(request)
 
 
 async def write(request: web.Request, wire: StreamWire) -> web.StreamResponse:
@@ -75,6 +71,13 @@ async def endless(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     while True:
         await response.write(b'["' + b"x" * 65_536)
+
+
+async def reset(request: web.Request) -> web.StreamResponse:
+    """Abort the connection before any answer."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
 
 
 def broken_off(wire: StreamWire) -> Respond:

@@ -351,6 +351,7 @@ import asyncio, os, resource, sys
 from datetime import UTC, datetime, timedelta
 from msgspec import Raw
 from taskstream.backends.client import BackendClient
+from taskstream.backends.dialects import dialect_of
 from taskstream.backends.dialects.dialect import Call
 from taskstream.events.server import ServerRegistered
 from taskstream.wire.connections import open_session
@@ -370,7 +371,8 @@ async def main():
         for host in sys.argv[1:]:
             server = ServerRegistered(server_id="s", name="s", provider="p", predict_url=f"http://{host}:9/predict",
                                       health_url=f"http://{host}:9/health")
-            print(type(await client.call(server, call, None)).__name__, (await client.probe(server)).is_ours)
+            answer = await client.call(dialect_of(server), server, call, None)
+            print(type(answer).__name__, (await client.probe(server)).is_ours)
 
 asyncio.run(main())
 """

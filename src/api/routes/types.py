@@ -27,6 +27,7 @@ from ..auth.access import ApiRequest, Origin, origin
 from ..bodies import read_as
 from ..parameters import Cursor, TypeLimit, TypeNameInPath, page_of
 from ..routing import RouteHandler, Routes
+from ..schemas.dialects import read_dialect
 from ..schemas.owners import check_burst
 from ..schemas.pools import PauseAnswer, pause_info
 from ..schemas.shared import ReasonBody
@@ -53,6 +54,7 @@ async def define_type(container: Container, name: str, body: TypeBody, signed: O
         busy_for=_duration(body.busy_for),
         accepts=body.accepts,
         indexed=tuple(dict.fromkeys(body.indexed)),
+        dialect=read_dialect(body.dialect),
     )
     command = DefineType(definition=definition, keeps_pool=body.pool is UNSET)
     return await command_type(container, name, command, signed)

@@ -21,6 +21,7 @@ from ...wire.fields import (
     Name,
     ServerName,
 )
+from .dialects import DialectName
 from .shared import Page, ReasonBody
 
 _URL = {"format": "uri", "pattern": "^https?://"}
@@ -118,6 +119,8 @@ class RegisterBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
     """What a healthy answer has; null: any 2xx."""
     remove_after: _RemoveAfter | UnsetType | None = UNSET
     """Seconds offline after which it is removed; null: never. Left out: as TASKSTREAM_SERVER_REMOVE_AFTER says."""
+    dialect: DialectName | None = None
+    """Wire format it speaks; null: that of the task's type, else `taskstream`."""
 
 
 PRESENT_STATE = frozenset(
@@ -159,6 +162,8 @@ class ServerPatch(Struct, kw_only=True, rename="camel", forbid_unknown_fields=Tr
     """Null: any 2xx."""
     remove_after: _RemoveAfter | UnsetType | None = UNSET
     """Seconds; null: never."""
+    dialect: DialectName | UnsetType | None = UNSET
+    """Null: that of the task's type, else `taskstream`."""
 
 
 class RestoreBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -220,6 +225,8 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """What a healthy answer has; null: any 2xx."""
     remove_after: float | UnsetType | None = UNSET
     """Seconds offline after which it is removed; null: never. Missing: as TASKSTREAM_SERVER_REMOVE_AFTER says."""
+    dialect: str | None
+    """Wire format it speaks; null: that of the task's type, else `taskstream`."""
     status: Literal["online", "offline"]
     status_reason: str
     """Why it has this status."""
@@ -396,6 +403,7 @@ def server_summary(
         health_auth=settings.health_auth,
         health_expect=_expectation(settings.health_expect),
         remove_after=None if settings.is_permanent else seconds,
+        dialect=settings.dialect or None,
         status="online" if server.online else "offline",
         status_reason=server.status_reason,
         status_since=iso(server.status_since),

@@ -12,6 +12,7 @@ from ...events.task import BUSY_FOR, Priority
 from ...events.task_type import Accepts, OnConflict, TypeDefined
 from ...settings import Concurrency, PerSecond, Settings
 from ...wire.fields import INDEXED_PATTERN, POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds
+from .dialects import DialectName
 from .pools import PauseInfo, pause_info
 from .shared import Page
 
@@ -55,6 +56,8 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True)
     indexed: Annotated[list[IndexedPath], Meta(max_length=8)] = []
     """Fields of the payload that lists can be filtered by: `$.order.customer` by `payload.order.customer=acme`.
     Of tasks submitted from now on; values that are text of up to 200 characters, numbers, true or false."""
+    dialect: DialectName | None = None
+    """Wire format of its servers that are registered without one; null: `taskstream`."""
 
 
 class TypeSummary(Struct, kw_only=True, rename="camel"):
@@ -89,6 +92,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """Accepted answers of its servers: JSON only, or also text, a file, or nothing."""
     indexed: list[str]
     """Fields of the payload that lists can be filtered by."""
+    dialect: str
+    """Wire format of its servers that are registered without one."""
     pause: PauseInfo | None
     """Null: not paused."""
 
@@ -129,4 +134,5 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         busy_for=(own.busy_for or BUSY_FOR).total_seconds(),
         accepts=own.accepts,
         indexed=list(own.indexed),
+        dialect=own.dialect or "taskstream",
     )

@@ -1,6 +1,7 @@
-"""The wire formats that backend servers speak, by name. Pure: `backends.client` does the I/O."""
+"""The wire formats that backend servers speak, by name. Pure: `backends.exchanges` does the I/O."""
 
 from ...events.server import ServerRegistered
+from ...events.task_type import TypeDefined
 from .dialect import Dialect
 from .taskstream import Taskstream
 
@@ -8,6 +9,13 @@ DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Taskstream
 """Each needs a fixture in tests/backends/wire_fixtures.py: the conformance suite fails without one."""
 
 
-def dialect_of(server: ServerRegistered) -> Dialect:  # noqa: ARG001 - a registration cannot choose yet
-    """Return the dialect that a server speaks."""
+def dialect_of(server: ServerRegistered, definition: TypeDefined | None = None) -> Dialect:
+    """Return the dialect that a server speaks: its own, else that of the task's type, else `taskstream`.
+
+    `definition`: the settings of the task's type; None outside an attempt, as for a health check. A name that this
+    version does not know counts as none.
+    """
+    for name in (server.dialect, definition.dialect if definition is not None else ""):
+        if found := DIALECTS.get(name):
+            return found
     return DIALECTS[Taskstream.name]

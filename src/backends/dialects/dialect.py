@@ -1,7 +1,8 @@
 """The seam between the transport and the wire formats of backend servers.
 
-A dialect builds requests and reads replies. It does no I/O and reads no clock. The transport sends, limits sizes and
-time, splits a streamed answer into texts, and removes the model's key from everything before a dialect reads it.
+A dialect holds one conversation per attempt: it builds requests and reads replies. It does no I/O and reads no clock.
+The transport (`backends.exchanges`) sends, pauses, limits sizes and time, lets no request go to another origin, splits
+a streamed answer into texts, and removes the keys from everything before a dialect reads it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -86,7 +87,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     retry_after: timedelta | None = None
     """Read from the header, a date made a pause."""
     elapsed_ms: int = 0
-    """Milliseconds since the request was sent."""
+    """Milliseconds since the attempt's first request was sent."""
 
 
 class File(Struct, frozen=True):
@@ -193,20 +194,93 @@ class Probe(NamedTuple):
     """True: this process could not make the check, which says nothing about the server."""
 
 
+class Next(Struct, frozen=True, kw_only=True):
+    """A further request of the same attempt."""
+
+    request: Request
+    after: timedelta = timedelta(0)
+    """Pause before it is sent. Without one, only the first few requests of an attempt are sent at once."""
+    update: Update | None = None
+    """Progress to report first."""
+
+
+class Final(Struct, frozen=True, kw_only=True):
+    """An answer that comes with a last update: log lines, output."""
+
+    update: Update
+    answer: Answer
+
+
+Turn: TypeAlias = Answer | Next | Final
+
+CancelOutcome: TypeAlias = Literal[
+    "confirmed",  # the server said, or showed, that it stopped
+    "requested",  # it was told, by a request or a closed connection, and nothing says that it stopped
+    "unconfirmed",  # it should have said that it stopped, and did not
+    "impossible",  # it cannot be told: the work continues there
+]
+"""What is known of a server's work on an attempt after its task was cancelled."""
+
+
 class BadAnswer(Exception):
-    """A text of a streamed answer cannot be read; the message completes "part 2 of the streamed answer …"."""
+    """An answer cannot be read; the message completes "the answer …", or "part 2 of the streamed answer …"."""
 
 
 class StreamReader(ABC):
     """Reads one streamed answer, text by text: the data of a server-sent event, or a line."""
 
     @abstractmethod
-    def read(self, text: bytes, elapsed_ms: int) -> Update | Answer | None:
-        """Return what a text says. An answer ends the attempt: nothing after it is read. Raises BadAnswer."""
+    def read(self, text: bytes, elapsed_ms: int, event: str) -> Update | Answer | Final | None:
+        """Return what a text says. An answer ends the attempt: nothing after it is read. Raises BadAnswer.
+
+        `event`: the name of the server-sent event; empty if it has none. Keys are not removed from it.
+        """
 
     @abstractmethod
-    def end(self) -> Answer:
-        """Return what it means that the server ended the stream without an answer."""
+    def end(self) -> Turn:
+        """Return what follows if the server ended the stream without an answer."""
+
+
+class Conversation(ABC):
+    """One attempt at one server, from the first request to the answer.
+
+    Keeps what it learns from one reply for the next request. All replies are hostile until they are understood: what
+    cannot be understood is never a Completed.
+    """
+
+    @abstractmethod
+    def begin(self) -> Request:
+        """Return the first request."""
+
+    def open_stream(self, status: int, headers: Mapping[str, str]) -> StreamReader | None:  # noqa: ARG002
+        """Return a reader for an answer whose media type is a stream's; None to have it read whole."""
+        return None
+
+    @abstractmethod
+    def read(self, reply: Reply) -> Turn:
+        """Return what follows a whole answer. Never raises: a reply that makes no sense is a Failed.
+
+        A status for which `Dialect.means_busy` is true is a Busy.
+        """
+
+    def lost(self, failure: Failed) -> Turn:
+        """Return what follows a request that could not be sent, or whose answer was cut: the failure, or a Next."""
+        return failure
+
+    def cancel(self) -> Request | None:
+        """Return the request that stops the attempt; None if closing the connection is all that can be done.
+
+        The connection is closed first either way. Also called after an attempt ran out of time.
+        """
+        return None
+
+    def read_cancel(self, reply: Reply | None) -> CancelOutcome | Next:
+        """Return what came of the cancellation, or a request that finds it out.
+
+        `reply`: the answer to the last request; None: `cancel` returned none. Never raises. A request without an answer
+        is `unconfirmed`, without a call of this.
+        """
+        return "requested" if reply is None or 200 <= reply.status < 300 else "unconfirmed"
 
 
 def auth_headers(server: ServerRegistered, api_key: str | None) -> dict[str, str]:
@@ -224,27 +298,12 @@ class Dialect(ABC):
     """Statuses of answers that mean that a server is busy, unless its registration names others."""
 
     @abstractmethod
-    def predict(self, server: ServerRegistered, call: Call) -> Request:
-        """Return the request that starts an attempt."""
-
-    @abstractmethod
-    def open_stream(self, server: ServerRegistered, call: Call, status: int) -> StreamReader | None:
-        """Return a reader for an answer whose media type is a stream's; None to have it read whole."""
-
-    @abstractmethod
-    def read_answer(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
-        """Return what an answer means. Never raises: a reply that makes no sense is a Failed.
-
-        A status for which `means_busy` is true is a Busy.
-        """
+    def converse(self, server: ServerRegistered, call: Call) -> Conversation:
+        """Return the conversation of one attempt."""
 
     def means_busy(self, server: ServerRegistered, status: int) -> bool:
         """Return True if a status means that the server is busy."""
         return status in (self.busy_status if server.busy_status is None else server.busy_status)
-
-    @abstractmethod
-    def cancel(self, server: ServerRegistered, call: Call) -> Request | None:
-        """Return the request that stops an attempt; None if closing the connection does. It is closed either way."""
 
     @abstractmethod
     def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:

@@ -20,12 +20,19 @@ FRAMINGS: dict[str, Framing] = {
 LINE_ENDS: dict[Framing, re.Pattern[bytes]] = {"events": re.compile(rb"\r\n?|\n"), "lines": re.compile(rb"\n")}
 
 
+LONGEST_NAME = 64
+"""Bytes of an event's name that are kept."""
+
+
 class Texts:
     """The texts of one answer, whatever the pieces it arrives in; empty ones, which keep a connection open, are not."""
 
     def __init__(self, framing: Framing) -> None:
         self._lines = _Lines(LINE_ENDS[framing])
         self._data: list[bytes] | None = [] if framing == "events" else None
+        self._name = b""
+        self.event = ""
+        """Name of the event that the last text came in; empty: it had none."""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the texts that a piece completes."""
@@ -45,7 +52,11 @@ class Texts:
                 name, _, value = line.partition(b":")
                 if name == b"data":
                     self._data.append(value.removeprefix(b" "))
+                elif name == b"event":
+                    self._name = value.removeprefix(b" ")[:LONGEST_NAME]
                 return
+            self.event = self._name.decode(errors="replace") if self._name else ""
+            self._name = b""
             text = b"\n".join(self._data)
             self._data.clear()
         if text.strip():

@@ -266,9 +266,11 @@ def read_backend_task_id(content: Any) -> str | None:
     return value
 
 
-def wrapped(task_id: str, data: bytes, **seen: Any) -> bytes:
-    """Return the TaskResult for an answer that is none: the answer is its `data`."""
-    return _encode(_TaskResult(task_id=task_id, backend_task_id=None, data=Raw(data), metadata=Raw(_encode(seen))))
+def wrapped(task_id: str, data: bytes, backend_task_id: str | None = None, **metadata: Any) -> bytes:
+    """Return the TaskResult, JSON, for an answer that is none: the answer is its `data`, which is JSON."""
+    return _encode(
+        _TaskResult(task_id=task_id, backend_task_id=backend_task_id, data=Raw(data), metadata=Raw(_encode(metadata)))
+    )
 
 
 # The documented fields: each reader returns the value, None if it is left out, and a note, empty if there is none

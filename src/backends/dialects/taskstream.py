@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Raw, Struct
@@ -17,12 +17,10 @@ from .dialect import (
     Accepted,
     Answer,
     BadAnswer,
-    Busy,
     Call,
-    Completed,
+    Conversation,
     Dialect,
     Failed,
-    File,
     ParentResult,
     Probe,
     Reply,
@@ -31,9 +29,10 @@ from .dialect import (
     Update,
     auth_headers,
 )
-from .reasons import reason_in, reason_of
+from .reasons import reason_in
+from .refusals import bad_answer, refusal
+from .results import completed, seen
 from .task_update import (
-    NAN_IN_DATA,
     SHORT,
     TaskUpdate,
     has_status,
@@ -41,10 +40,8 @@ from .task_update import (
     read_backend_task_id,
     read_update,
     status_of,
-    wrapped,
 )
 
-TRY_AGAIN = frozenset({408, 425, 429})
 REGISTER = "Register a server that reports later with `callback: true`; any other answers with the result"
 OF_ANOTHER_TASK = "the server answered with the result of another task"
 
@@ -72,7 +69,30 @@ class Taskstream(Dialect):
     name = "taskstream"
     busy_status = frozenset({429, 503})
 
-    def predict(self, server: ServerRegistered, call: Call) -> Request:
+    def converse(self, server: ServerRegistered, call: Call) -> Conversation:
+        return _TaskstreamCall(self, server, call)
+
+    def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
+        if server.health_url is None:
+            return None
+        return Request(method="GET", url=server.health_url, headers=auth_headers(server, api_key))
+
+    def read_health(self, status: int, body: bytes) -> Probe:  # noqa: ARG002
+        return Probe(200 <= status < 300, f"health check answered {status}")
+
+
+class _TaskstreamCall(Conversation):
+    """One request. A closed connection is all that tells the server of a cancellation."""
+
+    __slots__ = ("_call", "_dialect", "_server")
+
+    def __init__(self, dialect: Dialect, server: ServerRegistered, call: Call) -> None:
+        self._dialect = dialect
+        self._server = server
+        self._call = call
+
+    def begin(self) -> Request:
+        server, call = self._server, self._call
         reports = server.reports_later
         body = _Predict(
             task_id=call.task_id,
@@ -88,55 +108,38 @@ class Taskstream(Dialect):
         headers = {"Content-Type": "application/json", **_model_headers(call), **auth_headers(server, call.api_key)}
         return Request(method="POST", url=server.predict_url, headers=headers, body=_encode(body))
 
-    def open_stream(self, server: ServerRegistered, call: Call, status: int) -> StreamReader | None:
-        is_acceptance = status == 202 and server.reports_later
-        return _UpdateStream(server.server_id, call.task_id) if 200 <= status < 300 and not is_acceptance else None
+    def open_stream(self, status: int, headers: Mapping[str, str]) -> StreamReader | None:  # noqa: ARG002
+        is_acceptance = status == 202 and self._server.reports_later
+        if not 200 <= status < 300 or is_acceptance:
+            return None
+        return _UpdateStream(self._server.server_id, self._call.task_id)
 
-    def read_answer(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
-        status = reply.status
-        if 200 <= status < 300:
-            return self._read_success(server, call, reply)
-        if self.means_busy(server, status):
-            return Busy(error=_reason(reply), retry_after=reply.retry_after)
-        if status >= 500 or status in TRY_AGAIN:
-            is_neutral = status in TRY_AGAIN  # about this request
-            return Failed(kind="error", error=_reason(reply), retry_after=reply.retry_after, is_neutral=is_neutral)
-        if status >= 400:
-            return Failed(kind="rejected", error=_reason(reply))
-        what = "redirects are not followed" if status >= 300 else "that is no answer to a task"
-        return Failed(kind="bad_answer", error=f"the server answered {status}; {what}")
+    def read(self, reply: Reply) -> Answer:
+        if not 200 <= reply.status < 300:
+            return refusal(self._dialect, self._server, reply)
+        return _read_success(self._server, self._call, reply)
 
-    def _read_success(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
-        reports = server.reports_later
-        try:
-            content = read_content(reply)
-            update = _update_in(content, call)
-        except BadAnswer as error:
-            if reports and reply.status == 202:
-                return Accepted(None)
-            return _bad(reply, f"the answer {error}")
+
+def _read_success(server: ServerRegistered, call: Call, reply: Reply) -> Answer:
+    reports = server.reports_later
+    try:
+        content = read_content(reply)
+        update = _update_in(content, call)
         if update is None:
             return _read_data(server, call, reply, content)
-        if update.is_of_another(call.task_id):
-            return Failed(kind="bad_answer", error=OF_ANOTHER_TASK)
-        if not update.is_final:
-            return Accepted(update.backend_task_id) if reports else _bad(reply, f"reports {update.status}. {REGISTER}")
-        if not has_status(update.content):
-            return update.ending(
-                update.result(call.task_id, **_seen(server.server_id, update.status, reply.elapsed_ms))
-            )
-        return update.ending(update.whole_result(call.task_id))
-
-    def cancel(self, server: ServerRegistered, call: Call) -> Request | None:  # noqa: ARG002
-        return None
-
-    def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
-        if server.health_url is None:
-            return None
-        return Request(method="GET", url=server.health_url, headers=auth_headers(server, api_key))
-
-    def read_health(self, status: int, body: bytes) -> Probe:  # noqa: ARG002
-        return Probe(200 <= status < 300, f"health check answered {status}")
+    except BadAnswer as error:
+        if reports and reply.status == 202:
+            return Accepted(None)
+        return bad_answer(reply, f"the answer {error}")
+    if update.is_of_another(call.task_id):
+        return Failed(kind="bad_answer", error=OF_ANOTHER_TASK)
+    if not update.is_final:
+        if reports:
+            return Accepted(update.backend_task_id)
+        return bad_answer(reply, f"reports {update.status}. {REGISTER}")
+    if not has_status(update.content):
+        return update.ending(update.result(call.task_id, **seen(server.server_id, update.status, reply.elapsed_ms)))
+    return update.ending(update.whole_result(call.task_id))
 
 
 class _UpdateStream(StreamReader):
@@ -150,7 +153,7 @@ class _UpdateStream(StreamReader):
         self._server_id = server_id
         self._task_id = task_id
 
-    def read(self, text: bytes, elapsed_ms: int) -> Update | Answer | None:
+    def read(self, text: bytes, elapsed_ms: int, event: str) -> Update | Answer | None:  # noqa: ARG002
         found = as_json(text)
         content = found.content
         if not isinstance(content, dict):
@@ -167,7 +170,7 @@ class _UpdateStream(StreamReader):
                 return update.progress()
         except InvalidInput as error:
             raise BadAnswer(f"is not an update: {error}") from None
-        return update.ending(update.result(self._task_id, **_seen(self._server_id, update.status, elapsed_ms)))
+        return update.ending(update.result(self._task_id, **seen(self._server_id, update.status, elapsed_ms)))
 
     def end(self) -> Answer:
         return Failed(kind="bad_answer", error="the streamed answer ended without a result")
@@ -183,12 +186,6 @@ def _model_headers(call: Call) -> dict[str, str]:
         "X-AI-Key": call.model_key,
     }
     return {name: value for name, value in headers.items() if value}
-
-
-def _seen(server_id: str, status: str, elapsed_ms: int) -> dict[str, Any]:
-    """Return the metadata of a result as we saw it."""
-    seen = {"server_id": server_id, "processing_time": elapsed_ms, "model_time": 0, "queue_time": 0}
-    return {**seen, **({"progress": 100} if status == "FINISHED" else {}), "status": status, "message": None}
 
 
 def _update_in(found: Content, call: Call) -> TaskUpdate | None:
@@ -213,45 +210,17 @@ def _update_in(found: Content, call: Call) -> TaskUpdate | None:
     return None
 
 
-def _bad(reply: Reply, what: str) -> Failed:
-    return Failed(kind="bad_answer", error=f"the server answered {reply.status}, and {what}")
-
-
 def _read_data(server: ServerRegistered, call: Call, reply: Reply, content: Content) -> Answer:
     """Return what an answer without an update means: all of it is the data of a task that succeeded, or it accepts.
 
-    A server that reports later accepts a task also by an answer that says nothing, such as `ok`.
+    A server that reports later accepts a task also by an answer that says nothing, such as `ok`. Raises BadAnswer.
     """
     reports = server.reports_later
     if reply.status == 202 and not reports:
-        return _bad(reply, f"it has no result. {REGISTER}")
+        return bad_answer(reply, f"it has no result. {REGISTER}")
     if reports and (reply.status == 202 or content is None or isinstance(content, str)):
         acceptance = content.content if isinstance(content, Json) else None
         if names_another(acceptance, call.task_id):
             return Failed(kind="bad_answer", error=OF_ANOTHER_TASK)
         return Accepted(read_backend_task_id(acceptance))
-    if call.accepts == "json" and not isinstance(content, Json):
-        answered = media_type_of(reply) if content is not None else "nothing"
-        return _bad(reply, f"the answer is {answered or 'no JSON'}; the task's type accepts JSON only")
-    if isinstance(content, Json) and content.marked is not None:
-        return _bad(reply, f"the answer {NAN_IN_DATA}")
-    seen = _seen(server.server_id, "FINISHED", reply.elapsed_ms)
-    file = content if isinstance(content, File) else None
-    return Completed(wrapped(call.task_id, _data(call, content), **seen), file=file)
-
-
-def _data(call: Call, content: Content) -> bytes:
-    match content:
-        case Json():
-            return content.text
-        case File():
-            path = f"/api/task/{call.task_id}/result/file"
-            return _encode({"$ref": path, "mediaType": content.media_type, "bytes": len(content.content)})
-        case _:
-            return _encode(content)
-
-
-def _reason(reply: Reply) -> str:
-    """Return the status and the server's own words, if it has some that are meant to be read."""
-    reason = reason_of(reply.body, media_type_of(reply))
-    return f"the server answered {reply.status}" + (f": {reason}" if reason else "")
+    return completed(server, call, content, reply.elapsed_ms, media_type_of(reply))

@@ -10,8 +10,8 @@ import math
 
 import structlog
 
-from ...backends.client import OnUpdate
 from ...backends.dialects.dialect import Accepted, Answer, Busy, Completed, Failed, FailedByBackend, Unsent, Update
+from ...backends.exchanges import OnUpdate
 from ...clock import jitter, utc_now
 from ...commands.handler import PATIENCE_SECONDS, Known
 from ...commands.task_commands import AcceptAttempt, EndBusyWait, FailAttempt, Reporter, ReturnAttempt

@@ -19,6 +19,7 @@ from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ...backends.client import BackendClient
+from ...backends.dialects import dialect_of
 from ...backends.dialects.dialect import Accepted, Answer, Busy, Call, Failed, Unsent
 from ...clock import secret_token
 from ...commands.handler import Known
@@ -315,7 +316,7 @@ class AttemptRunner:
         under_way.calling = attempt = asyncio.current_task()
         assert attempt is not None
         try:
-            return await self._backend.call(server.settings, call, on_update)
+            return await self._backend.call(dialect_of(server.settings, definition), server.settings, call, on_update)
         except asyncio.CancelledError:
             if under_way.calling is None:
                 return None
