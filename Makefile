@@ -8,7 +8,20 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile pyp
 
 PLAIN := --no-config --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host
 
-.PHONY: help setup demo demo-queue test test-ecosystem lint format check bench peers profile chaos chaos-long mutate lock clean
+# The programs' dependencies exclude each other.
+ECOSYSTEM := .venv-ecosystem/.ready .venv-ecosystem-kserve/.ready .venv-ecosystem-mlserver/.ready
+
+# pip's resolver needs more than seven minutes for these; uv writes the same file in seconds.
+UV_COMPILE := build/lock/bin/uv pip compile --no-config --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--python-version 3.11 --custom-compile-command "make lock" $(ARGS)
+
+define INSTALL_PROGRAMS
+$(PYTHON) -m venv $(@D)
+$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+@touch $@
+endef
+
+.PHONY: help setup demo demo-queue test test-ecosystem test-description test-servers lint format check bench peers profile chaos chaos-long mutate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,17 +57,28 @@ format: $(READY) ## put the code into shape
 
 check: lint test ## what CI runs
 
-test-ecosystem: $(READY) build/ecosystem/.ready ## programs of others (redocly, openapi-typescript) on the API's description; needs npm
-	$(BIN)/python -m tests_ecosystem.write_description build/ecosystem/openapi.json
+test-ecosystem: test-description ## programs of others: real model servers, and generators on the API's description; needs npm
+
+test-description: $(READY) build/ecosystem/.ready
+	$(BIN)/python -m tests.ecosystem.description.write_description build/ecosystem/openapi.json
 	cd build/ecosystem && node_modules/.bin/redocly lint openapi.json
 	cd build/ecosystem && node_modules/.bin/openapi-typescript openapi.json --output api.d.ts
-	cd build/ecosystem && cp ../../tests_ecosystem/client.ts . && node_modules/.bin/tsc --noEmit --strict --skipLibCheck client.ts
+	cd build/ecosystem && cp ../../tests/ecosystem/description/client.ts . && node_modules/.bin/tsc --noEmit --strict --skipLibCheck client.ts
 
-build/ecosystem/.ready: tests_ecosystem/package-lock.json
+test-servers: $(READY) $(ECOSYSTEM) ## real model servers, one at a time: make test-servers ARGS="-k cog"
+	$(BIN)/python -m pytest tests/ecosystem -p no:cacheprovider $(ARGS)
+
+build/ecosystem/.ready: tests/ecosystem/description/package-lock.json
 	mkdir -p build/ecosystem
-	cp tests_ecosystem/package.json tests_ecosystem/package-lock.json tests_ecosystem/.npmrc build/ecosystem
+	cp $(addprefix tests/ecosystem/description/,package.json package-lock.json .npmrc) build/ecosystem
 	cd build/ecosystem && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+.venv-ecosystem/.ready: tests/ecosystem/requirements/ecosystem.txt
+	$(INSTALL_PROGRAMS)
+
+.venv-ecosystem-%/.ready: tests/ecosystem/requirements/%.txt
+	$(INSTALL_PROGRAMS)
 
 bench: $(READY) ## measure this machine, in some ten minutes: make bench ARGS="--only rates,latency --json build/bench.json"
 	$(BIN)/python -m bench $(ARGS)
@@ -95,11 +119,14 @@ build/mutate/.ready: mutation/requirements.txt requirements-dev.txt pyproject.to
 
 lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=--upgrade
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip-tools
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip-tools uv
 	$(PIP_COMPILE) --output-file requirements.txt
 	$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(PIP_COMPILE:pyproject.toml=mutation/requirements.in) $(PLAIN) --constraint requirements-dev.txt --output-file mutation/requirements.txt
 	$(PIP_COMPILE:pyproject.toml=bench/peers/taskiq/requirements.in) $(PLAIN) --output-file bench/peers/taskiq/requirements.txt
+	for programs in ecosystem kserve mlserver; do \
+	  $(UV_COMPILE) tests/ecosystem/requirements/$$programs.in --output-file tests/ecosystem/requirements/$$programs.txt || exit 1; \
+	done
 
 clean: ## remove what the other targets made, except data
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-ecosystem* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

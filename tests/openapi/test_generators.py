@@ -12,7 +12,7 @@ import pytest
 
 from taskstream.events.task import TaskEvent
 from taskstream.submission.body import OPTIONS
-from tests_ecosystem.write_description import description
+from tests.ecosystem.description.write_description import description
 
 GOLDEN = Path(__file__).parents[1] / "events" / "golden"
 OPEN = {"/", "/api/health", "/health/live", "/health/ready", "/metrics"}
