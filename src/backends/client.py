@@ -79,4 +79,4 @@ class BackendClient:
             return Probe(well=False, reason=describe(error))
         if expected is not None:
             return read_health(expected, response.status, body)._replace(latency_ms=latency_ms)
-        return dialect.read_health(response.status, body)._replace(latency_ms=latency_ms)
+        return dialect.read_health_of(server, response.status, body)._replace(latency_ms=latency_ms)

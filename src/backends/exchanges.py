@@ -59,8 +59,8 @@ SHORTEST_PAUSE = 0.2
 """Seconds before each further request."""
 CANCEL_SECONDS = 5.0
 """How long a server may take to stop an attempt: all requests of its cancellation together."""
-LONGEST_CANCEL_ANSWER = 64 * 1024
-"""Bytes."""
+LONGEST_CANCEL_ANSWER = 1024 * 1024
+"""Bytes. It may be all metrics of a server."""
 
 OUT_OF_MEMORY = Failed(kind="error", error="this worker is out of memory", is_neutral=True)
 """The server may have got the request: the attempt counts as failed, but not against the server."""
@@ -128,7 +128,8 @@ class Exchanges:
         self._started = time.perf_counter()
         try:
             async with asyncio.timeout(seconds_left):
-                turn = await self._exchange(self._conversation.begin())
+                first = self._conversation.begin()
+                turn = first if isinstance(first, Failed) else await self._exchange(first)
                 while isinstance(turn, Next):
                     if turn.update is not None:
                         await self._record(bounded(turn.update))

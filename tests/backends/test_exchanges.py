@@ -48,8 +48,8 @@ class Scripted(Conversation):
     def at(self, path: str) -> Request:
         return Request(method="GET", url=path if "://" in path else self.url + path)
 
-    def begin(self) -> Request:
-        return self.at(self.dialect.first)
+    def begin(self) -> Request | Failed:
+        return self.dialect.refused or self.at(self.dialect.first)
 
     def read(self, reply: Reply) -> Turn:
         self.dialect.replies.append(reply)
@@ -89,6 +89,7 @@ class ScriptedDialect(Taskstream):
 
     def __init__(self) -> None:
         self.first = "/0"
+        self.refused: Failed | None = None
         self.replies: list[Reply] = []
         self.names: list[str] = []
         self.cancels = True
@@ -157,6 +158,15 @@ async def test_only_a_few_requests_come_without_a_pause(
     assert isinstance(answer, Failed)
     assert answer.kind == "timeout"
     assert paths(wired) == ["/0", *["/again"] * (QUICK_REQUESTS - 1), "/cancel"]
+
+
+async def test_a_payload_that_cannot_be_sent_ends_the_attempt_without_a_request(
+    wired: Wired, dialect: ScriptedDialect
+) -> None:
+    dialect.refused = Failed(kind="rejected", error="no object")
+
+    assert await wired.call(Wire(200)) is dialect.refused
+    assert wired.server.received == []
 
 
 async def test_a_pause_counts_towards_the_time_of_the_attempt(wired: Wired, dialect: ScriptedDialect) -> None:

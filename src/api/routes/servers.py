@@ -8,6 +8,7 @@ from typing import cast
 import msgspec
 from msgspec.structs import replace
 
+from ...backends.dialects import is_checked
 from ...clock import utc_now
 from ...commands.server import (
     MarkOnline,
@@ -213,7 +214,7 @@ def server_routes(container: Container) -> list[RouteHandler]:
             last, seen_at=now, checked_at=None, status=body.status, active_tasks=body.active_tasks, metrics=body.metrics
         )
         await container.heartbeats.put(server_id, heartbeat)
-        if not (server.online or server.is_misconfigured) and server.settings.health_url is None:
+        if not (server.online or server.is_misconfigured) and not is_checked(server.settings):
             await command_server(container, server_id, MarkOnline(reason="heartbeat"), origin(request))
         return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
 

@@ -19,3 +19,8 @@ def dialect_of(server: ServerRegistered, definition: TypeDefined | None = None) 
         if found := DIALECTS.get(name):
             return found
     return DIALECTS[Taskstream.name]
+
+
+def is_checked(server: ServerRegistered) -> bool:
+    """Return True if requests check a server's health; of another, heartbeats tell."""
+    return dialect_of(server).health(server) is not None

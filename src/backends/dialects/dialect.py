@@ -249,8 +249,8 @@ class Conversation(ABC):
     """
 
     @abstractmethod
-    def begin(self) -> Request:
-        """Return the first request."""
+    def begin(self) -> Request | Failed:
+        """Return the first request; a Failed for a payload that cannot be sent."""
 
     def open_stream(self, status: int, headers: Mapping[str, str]) -> StreamReader | None:  # noqa: ARG002
         """Return a reader for an answer whose media type is a stream's; None to have it read whole."""
@@ -307,10 +307,15 @@ class Dialect(ABC):
 
     @abstractmethod
     def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
-        """Return the request that checks a server's health; None if it has no address for it.
+        """Return the request that checks a server's health; None if it has no address for it: then heartbeats count.
 
-        `api_key`: the server's own, if its check carries it.
+        A dialect may know an address where the registration names none. `api_key`: the server's own, if its check
+        carries it.
         """
+
+    def health_needs_key(self, server: ServerRegistered) -> bool:
+        """Return True if the health check carries the server's API key."""
+        return server.health_auth
 
     @property
     def most_health_bytes(self) -> int:
@@ -320,3 +325,7 @@ class Dialect(ABC):
     @abstractmethod
     def read_health(self, status: int, body: bytes) -> Probe:
         """Return what a health answer means."""
+
+    def read_health_of(self, server: ServerRegistered, status: int, body: bytes) -> Probe:  # noqa: ARG002
+        """Return the same, where it depends on the server."""
+        return self.read_health(status, body)

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ...backends.client import BackendClient
+from ...backends.dialects import dialect_of, is_checked
 from ...backends.dialects.dialect import Probe
 from ...clock import jitter, utc_now
 from ...commands.server import (
@@ -160,14 +161,15 @@ class Health:
         except Misconfigured as error:
             self._keys.warn(server.server_id, str(error))
             return Probe(well=False, reason=str(error))
-        if server.settings.health_url is None:
+        if not is_checked(server.settings):
             return self._by_heartbeat(await self._heartbeats.get(server.server_id))
         # An offline server is probed once a check; retries are for servers that were online.
+        needs_key = dialect_of(server.settings).health_needs_key(server.settings)
         tries = 1 + (self._settings.health_retries if server.online else 0)
         for number in range(tries):
             if number:
                 await asyncio.sleep(self._settings.health_retry_delay)
-            probe = await self._backend.probe(server.settings, api_key if server.settings.health_auth else None)
+            probe = await self._backend.probe(server.settings, api_key if needs_key else None)
             if probe.well:
                 break
         if probe.timed_out and await self._is_at_work(server):
@@ -192,7 +194,7 @@ class Health:
     async def _record(self, server: Present, probe: Probe) -> None:
         server_id = server.server_id
         if probe.well:
-            if server.settings.health_url is not None:
+            if is_checked(server.settings):
                 now = utc_now()
                 known = await self._heartbeats.get(server_id) or Heartbeat(seen_at=now, checked_at=now)
                 seen = replace(
