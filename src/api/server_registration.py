@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import astuple, replace
 
+from ..backends.dialects.oip import Oip, place_of
 from ..clock import utc_now
 from ..commands.handler import Handled
 from ..commands.server import (
@@ -91,10 +92,26 @@ async def register(container: Container, body: RegisterBody, given: Collection[s
 
     `given`: the names of the fields that were sent. Returns those that were not and had other values before.
     """
+    registered = await read_settings(container, body)
+
+    def registration(key_id: str, is_kept: bool) -> RegisterServer:
+        return RegisterServer(settings=replace(registered, api_key_id=key_id), keeps_key=is_kept)
+
+    handled = await command_with_key(container, body.id, body.api_key, registration, signed)
+    assert isinstance(handled.known.state, Present)
+    registered = handled.known.state.settings
+    before = await settings_before(container, body.id, handled)
+    await replaced(container, before, registered.api_key_id)
+    await check_soon(container, body.id, handled.known.sequence)
+    return [] if before is None else reset_fields(before, registered, given)
+
+
+async def read_settings(container: Container, body: RegisterBody) -> ServerRegistered:
+    """Return the settings that a registration means, without its API key. Raises InvalidInput."""
     await check_url(container, body.endpoints.predict, "$.endpoints.predict")
     if body.endpoints.health:
         await check_url(container, body.endpoints.health, "$.endpoints.health")
-    registered = ServerRegistered(
+    settings = ServerRegistered(
         server_id=body.id,
         name=body.name,
         provider=body.provider,
@@ -114,18 +131,10 @@ async def register(container: Container, body: RegisterBody, given: Collection[s
         remove_after=removal(body.remove_after),
         is_permanent=body.remove_after is None,
         dialect=read_dialect(body.dialect),
+        model=body.model or "",
     )
-
-    def registration(key_id: str, is_kept: bool) -> RegisterServer:
-        return RegisterServer(settings=replace(registered, api_key_id=key_id), keeps_key=is_kept)
-
-    handled = await command_with_key(container, body.id, body.api_key, registration, signed)
-    assert isinstance(handled.known.state, Present)
-    registered = handled.known.state.settings
-    before = await settings_before(container, body.id, handled)
-    await replaced(container, before, registered.api_key_id)
-    await check_soon(container, body.id, handled.known.sequence)
-    return [] if before is None else reset_fields(before, registered, given)
+    check_model(settings)
+    return settings
 
 
 async def change(container: Container, server_id: str, body: ServerPatch, signed: Origin) -> None:
@@ -153,9 +162,11 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         "remove_after": _read(body.remove_after, removal),
         "is_permanent": _read(body.remove_after, lambda seconds: seconds is None),
         "dialect": _read(body.dialect, read_dialect),
+        "model": _read(body.model, lambda name: name or ""),
     }
-    await find_server(container, server_id)  # before a key is sealed for it
+    current = await find_server(container, server_id)  # before a key is sealed for it
     change = ServerChange(**changes)
+    check_model(change.of(current.settings))
 
     def changing(key_id: str, is_kept: bool) -> ChangeServer:
         return ChangeServer(change=replace(change, api_key_id=key_id), keeps_key=is_kept)
@@ -243,6 +254,16 @@ def reset_fields(before: ServerRegistered, after: ServerRegistered, given: Colle
     return sorted(names & RESETTABLE - set(given)) + ["endpoints.health"] * (
         before.health_url is not None and after.health_url is None
     )
+
+
+def check_model(settings: ServerRegistered) -> None:
+    """Raise InvalidInput if a server needs the name of a model and has none, or has one without a use for it."""
+    if settings.dialect == Oip.name and not place_of(settings).model:
+        raise InvalidInput(
+            "must name the model, as in …/v2/models/{model}/infer; or set `model`", "$.endpoints.predict"
+        )
+    if settings.model and settings.dialect not in ("", Oip.name):
+        raise InvalidInput(f"is only for servers of the dialect `{Oip.name}`", "$.model")
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:

@@ -149,6 +149,7 @@ class ServerChange(Struct, frozen=True, kw_only=True):
     remove_after: timedelta | UnsetType | None = UNSET
     is_permanent: bool | UnsetType = UNSET
     dialect: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
 
     def of(self, settings: ServerRegistered) -> ServerRegistered:
         """Return settings with these changes."""

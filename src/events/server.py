@@ -67,6 +67,9 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     dialect: str = ""
     """Name of the wire format it speaks; empty: that of the task's type, else `taskstream`."""
 
+    model: str = ""
+    """Name of its model there, for a dialect whose addresses have it (`oip`); empty: its URL names it."""
+
     @property
     def reports_later(self) -> bool:
         """Return True if it may report by callback."""

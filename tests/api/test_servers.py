@@ -246,7 +246,7 @@ async def test_the_state_that_a_server_is_shown_with_may_be_sent_along(api: Serv
     await api.admin.call(
         "PATCH", "/api/servers/gpu-1",
         {"removeAfter": 9, "overflow": {"waiting": 3}, "healthExpect": {"status": [200, 204]}, "authHeader": "X-Key",
-         "dialect": "taskstream"},
+         "dialect": "taskstream", "model": None},
     )  # fmt: skip
 
     shown = (await api.admin.get("/api/servers/gpu-1")).body

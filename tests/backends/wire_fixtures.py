@@ -168,4 +168,41 @@ class TaskstreamWire(WireFixture):
         return Wire(503)
 
 
-FIXTURES: dict[str, WireFixture] = {"taskstream": TaskstreamWire()}
+class OipWire(WireFixture):
+    """KServe's answers. Its failures are refusals."""
+
+    def server(self, url: str) -> ServerRegistered:
+        return ServerRegistered(server_id="s1", name="", provider="", predict_url=f"{url}/v2/models/echo/infer")
+
+    def payload(self, body: bytes) -> Any:
+        return {name: value for name, value in json.loads(body).items() if name != "id"}
+
+    def success(self, data: Any) -> Wire:
+        return Wire(200, in_json({"model_name": "echo", "outputs": [{"name": "said", "data": [data]}]}))
+
+    def data(self, result: Any) -> Any:
+        return result["outputs"][0]["data"][0]
+
+    def failure(self, reason: str) -> Wire:
+        return Wire(200, in_json({"error": reason}))
+
+    def rejection(self, reason: str) -> Wire:
+        return Wire(400, in_json({"error": reason}))
+
+    def busy(self) -> Wire:
+        return Wire(500, in_json({"error": "RuntimeError : Worker queue is full"}))
+
+    def acceptance(self, backend_task_id: str) -> None:
+        return None
+
+    def stream(self, output: list[str], data: Any = None, *, failure: str = "", ends: bool = True) -> None:
+        return None
+
+    def healthy(self) -> Wire:
+        return Wire(200, in_json({"name": "echo", "ready": True}))
+
+    def unhealthy(self) -> Wire:
+        return Wire(503, in_json({"error": "Model with name echo is not ready."}))
+
+
+FIXTURES: dict[str, WireFixture] = {"oip": OipWire(), "taskstream": TaskstreamWire()}

@@ -77,6 +77,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "remove_after": None,
         "is_permanent": False,
         "dialect": "",
+        "model": "",
     },
     server.HealthExpectation: {"status": (), "json": {}},
     server.ServerRemoved: {"is_kept": False},

@@ -46,7 +46,8 @@ class Endpoints(Struct, kw_only=True, forbid_unknown_fields=True):
     predict: _Url
     """http(s) URL that takes tasks (POST)."""
     health: _Url | None = None
-    """http(s) URL whose 2xx means healthy (GET); without one, heartbeats keep the server online."""
+    """http(s) URL whose 2xx means healthy (GET). Null: the dialect's own check, if it has one (`oip`), else heartbeats
+    keep the server online."""
 
 
 class EndpointsChange(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +55,7 @@ class EndpointsChange(Struct, kw_only=True, forbid_unknown_fields=True):
 
     predict: _Url | UnsetType = UNSET
     health: _Url | UnsetType | None = UNSET
-    """Null: none; heartbeats keep the server online."""
+    """Null: the dialect's own check, if it has one, else heartbeats keep the server online."""
 
 
 class OverflowBody(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -121,6 +122,8 @@ class RegisterBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
     """Seconds offline after which it is removed; null: never. Left out: as TASKSTREAM_SERVER_REMOVE_AFTER says."""
     dialect: DialectName | None = None
     """Wire format it speaks; null: that of the task's type, else `taskstream`."""
+    model: Name | None = None
+    """Its model there, for the dialect `oip`; null: `endpoints.predict` names it."""
 
 
 PRESENT_STATE = frozenset(
@@ -164,6 +167,8 @@ class ServerPatch(Struct, kw_only=True, rename="camel", forbid_unknown_fields=Tr
     """Seconds; null: never."""
     dialect: DialectName | UnsetType | None = UNSET
     """Null: that of the task's type, else `taskstream`."""
+    model: Name | UnsetType | None = UNSET
+    """Null: `endpoints.predict` names it."""
 
 
 class RestoreBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -227,6 +232,8 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """Seconds offline after which it is removed; null: never. Missing: as TASKSTREAM_SERVER_REMOVE_AFTER says."""
     dialect: str | None
     """Wire format it speaks; null: that of the task's type, else `taskstream`."""
+    model: str | None
+    """Its model there, for the dialect `oip`; null: `endpoints.predict` names it."""
     status: Literal["online", "offline"]
     status_reason: str
     """Why it has this status."""
@@ -404,6 +411,7 @@ def server_summary(
         health_expect=_expectation(settings.health_expect),
         remove_after=None if settings.is_permanent else seconds,
         dialect=settings.dialect or None,
+        model=settings.model or None,
         status="online" if server.online else "offline",
         status_reason=server.status_reason,
         status_since=iso(server.status_since),

@@ -3,9 +3,10 @@
 from ...events.server import ServerRegistered
 from ...events.task_type import TypeDefined
 from .dialect import Dialect
+from .oip import Oip
 from .taskstream import Taskstream
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Taskstream(),)}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Oip(), Taskstream())}
 """Each needs a fixture in tests/backends/wire_fixtures.py: the conformance suite fails without one."""
 
 
