@@ -7,7 +7,7 @@ import io
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -17,7 +17,6 @@ from taskstream.container import Container, open_container
 from taskstream.running import running_api, running_worker
 from taskstream.runtime.process import listen
 from taskstream.settings import Settings
-from testkit.backend import BackendServer
 
 from .memory import memory
 from .waiting import wait_until
@@ -56,6 +55,12 @@ def quick_settings(**more: Any) -> Settings:
 def token(subject: str = "alice", *roles: str, lifetime_seconds: int = 3600) -> str:
     """Return a bearer token signed with the secret of the tests, by default one of a user."""
     return make_token(SECRET, subject, roles or ("user",), lifetime_seconds, time.time())
+
+
+class Registrable(Protocol):
+    """A server of a test."""
+
+    def registration(self, server_id: str, **more: Any) -> dict[str, Any]: ...
 
 
 class Answer:
@@ -183,7 +188,7 @@ class Client:
         """Return a task's events: `type` and fields of each, oldest first."""
         return [entry["event"] for entry in await self.recorded(task_id)]
 
-    async def register(self, backend: BackendServer, server_id: str, *, online: bool = True, **more: Any) -> None:
+    async def register(self, backend: Registrable, server_id: str, *, online: bool = True, **more: Any) -> None:
         """Register a backend and wait until it is online."""
         await self.done("POST", "/api/servers", backend.registration(server_id, **more))
         if online:

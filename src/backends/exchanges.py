@@ -278,7 +278,9 @@ class Exchanges:
             return CancelReport("unconfirmed", local_lack(error) or describe(error))
         except MemoryError:
             return CancelReport("unconfirmed", OUT_OF_MEMORY.error)
-        return CancelReport(turn, DETAILS[turn] if reply is None else reason_text(reply))
+        if reply is None or (turn == "confirmed" and reply.status >= 400):  # a refusal that shows that it is gone
+            return CancelReport(turn, DETAILS[turn])
+        return CancelReport(turn, reason_text(reply))
 
 
 DETAILS: dict[CancelOutcome, str] = {

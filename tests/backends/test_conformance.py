@@ -270,7 +270,7 @@ async def test_a_lack_of_memory_for_an_answer_fails_the_attempt_and_blames_no_se
 
     answered = await wired.call(answer)
 
-    assert len(wired.server.received) + len(wired.server.others) == 1
+    assert len(wired.server.received) <= 1
     assert isinstance(answered, Failed)
     assert (answered.kind, answered.is_neutral) == ("error", True)
 
@@ -437,8 +437,12 @@ async def test_progress_is_bounded_and_a_result_only_by_the_whole_answer(wired: 
     result = await wired.call(wired.stream(data=large))
     whole = await wired.call(wired.stream(*(["x" * 1_000] * 1_000), data=DATA))
 
-    assert isinstance(progress, Failed)
-    assert "is progress of more than" in progress.error
+    if wired.wire.leaves_out_large_progress:
+        assert isinstance(progress, Completed)
+        assert [(update.output, len(update.notes)) for update in wired.updates[:1]] == [("", 1)]
+    else:
+        assert isinstance(progress, Failed)
+        assert "is progress of more than" in progress.error
     assert isinstance(result, Completed)
     assert isinstance(whole, Failed)
     assert "larger than" in whole.error

@@ -6,6 +6,7 @@ poll, a cancellation.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,8 @@ Answering: TypeAlias = Wire | StreamWire | Respond
 class WireFixture(ABC):
     """Requests and answers of one dialect."""
 
+    leaves_out_large_progress = False
+    """A large report of progress is left out, with a note. False: it is a bad answer."""
     busy_pause: float | None = None
     """Seconds that `busy` asks to be left alone."""
     cancelled_unanswered: CancelOutcome = "requested"
@@ -205,4 +208,102 @@ class OipWire(WireFixture):
         return Wire(503, in_json({"error": "Model with name echo is not ready."}))
 
 
-FIXTURES: dict[str, WireFixture] = {"oip": OipWire(), "taskstream": TaskstreamWire()}
+class CogWire(WireFixture):
+    """A model that streams. Its answers are as Cog 0.23 made them (tests/backends/recorded/cog)."""
+
+    cancelled_unanswered = "confirmed"
+    cancels: ClassVar[list[tuple[Wire, CancelOutcome]]] = [
+        (Wire(200, b"{}"), "confirmed"),
+        (Wire(404, b"{}"), "unconfirmed"),
+        (Wire(500), "unconfirmed"),
+    ]
+    leaves_out_large_progress = True
+    GONE: ClassVar[dict[str, Any]] = {
+        "detail": [{"loc": ["body", "input", "__root__"], "msg": '5 is not of type "object"', "type": "value_error"}]
+    }
+
+    def server(self, url: str) -> ServerRegistered:
+        return ServerRegistered(server_id="s1", name="", provider="", predict_url=f"{url}/predictions")
+
+    def aside(self, request: Received) -> Answering | None:
+        if request.path == "/openapi.json":
+            schemas = {"Input": {"type": "object"}, "Output": {"type": "object"}}
+            predict = {"post": {"x-cog-streaming": True}}
+            return Wire(200, in_json({"paths": {"/predictions": predict}, "components": {"schemas": schemas}}))
+        if self.is_cancel(request):
+            return Wire(200, b"{}")
+        if request.body == b'{"input":5}' and request.headers.get("Accept") != "text/event-stream":
+            return Wire(422, in_json(self.GONE))
+        return None
+
+    def payload(self, body: bytes) -> Any:
+        return json.loads(body)["input"]
+
+    def success(self, data: Any) -> Wire:
+        return Wire(200, in_json({"id": "p1", "output": data, "status": "succeeded", "logs": "", "metrics": {}}))
+
+    def failure(self, reason: str) -> Wire:
+        error = f"Prediction failed: {reason}"
+        return Wire(200, in_json({"id": "p1", "error": error, "status": "failed", "logs": "", "metrics": {}}))
+
+    def rejection(self, reason: str) -> Wire:
+        loc = ["body", "input", "voice"]
+        return Wire(422, in_json({"detail": [{"loc": loc, "msg": reason, "type": "value_error"}]}))
+
+    def busy(self) -> Wire:
+        return Wire(409, in_json({"error": "At capacity - all prediction slots busy", "status": "failed"}))
+
+    def acceptance(self, backend_task_id: str) -> None:
+        return None
+
+    def stream(self, output: list[str], data: Any = None, *, failure: str = "", ends: bool = True) -> StreamWire:
+        ending = {"status": "failed", "error": failure} if failure else {"status": "succeeded", "output": data}
+        events = [("output", {"chunk": piece, "index": number}) for number, piece in enumerate(output)]
+        if ends:
+            events.append(("completed", {"id": "p1", "logs": "", "metrics": {}, **ending}))
+        return StreamWire("text/event-stream", [event(name, content) for name, content in events])
+
+    def resumed(self, data: Any) -> Respond:
+        tries = 0
+
+        async def respond(request: web.Request) -> web.StreamResponse:
+            nonlocal tries
+            tries += 1
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            await response.write(event("start", {"id": "p1", "status": "processing"}))
+            if tries == 1:
+                assert request.transport is not None
+                request.transport.close()
+            else:
+                await response.write(self.stream([], data).parts[-1])
+            return response
+
+        return respond
+
+    def running(self) -> Respond:
+        async def respond(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            await response.write(event("output", {"chunk": "It ", "index": 0}))
+            await asyncio.Event().wait()
+            return response
+
+        return respond
+
+    def is_cancel(self, request: Received) -> bool:
+        return request.path.endswith("/cancel")
+
+    def healthy(self) -> Wire:
+        return Wire(200, in_json({"status": "BUSY", "setup": {"status": "succeeded", "logs": ""}}))
+
+    def unhealthy(self) -> Wire:
+        return Wire(200, in_json({"status": "STARTING", "setup": {"status": "starting"}}))
+
+
+def event(name: str, content: Any) -> bytes:
+    """Return a server-sent event."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), in_json(content))
+
+
+FIXTURES: dict[str, WireFixture] = {"cog": CogWire(), "oip": OipWire(), "taskstream": TaskstreamWire()}

@@ -2,11 +2,12 @@
 
 from ...events.server import ServerRegistered
 from ...events.task_type import TypeDefined
+from .cog import Cog
 from .dialect import Dialect
 from .oip import Oip
 from .taskstream import Taskstream
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Oip(), Taskstream())}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Cog(), Oip(), Taskstream())}
 """Each needs a fixture in tests/backends/wire_fixtures.py: the conformance suite fails without one."""
 
 

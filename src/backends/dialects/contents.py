@@ -54,7 +54,7 @@ def read_content(reply: Reply) -> Content:
         return None
     media_type = media_type_of(reply)
     if media_type.startswith(FILE_KINDS):
-        return _file(media_type, body)
+        return file_of(media_type, body)
     charset = _charset(reply)
     text = body if charset == "utf-8" else body.decode(charset, "replace").encode()
     if media_type in JSON_TYPES or media_type.endswith("+json"):
@@ -72,7 +72,7 @@ def read_content(reply: Reply) -> Content:
                 raise
     if media_type.startswith("text/") or (not media_type and _is_utf8(text)):
         return text.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
-    return _file(media_type, body)
+    return file_of(media_type, body)
 
 
 def as_json(text: bytes) -> Json:
@@ -89,7 +89,8 @@ def as_json(text: bytes) -> Json:
     return found
 
 
-def _file(media_type: str, body: bytes) -> File:
+def file_of(media_type: str, body: bytes) -> File:
+    """Return a file; a media type that is not well-formed becomes ANY_BYTES."""
     return File(media_type if _MEDIA_TYPE.fullmatch(media_type) else ANY_BYTES, body)
 
 

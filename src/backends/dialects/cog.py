@@ -1,0 +1,384 @@
+"""Cog's HTTP API (version 0.23; replicate/cog, docs/http.md).
+
+    GET /openapi.json ─► the model streams    ─► PUT /predictions/{id}, Accept: text/event-stream ─► events
+                     └─► it does not          ─► PUT /predictions/{id}                            ─► the prediction
+
+The connection is a lease: Cog cancels such a prediction when its last connection closes. So nothing runs on after a
+killed worker, an attempt that ran out of time, or an answer that cannot be read.
+
+Cog forgets a prediction as soon as it has ended, and a PUT with the same id starts it anew. So whatever asks for a
+prediction that may have ended sends PROBE as its body: Cog refuses that, unless the prediction is running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ...events.server import ServerRegistered
+from .cog_prediction import (
+    Metrics,
+    Model,
+    Prediction,
+    Verdict,
+    last_update,
+    piece_of_output,
+    read_model,
+    read_prediction,
+    split_lines,
+)
+from .contents import as_json
+from .dialect import (
+    Answer,
+    BadAnswer,
+    Call,
+    CancelOutcome,
+    Conversation,
+    Dialect,
+    Failed,
+    Final,
+    Next,
+    Probe,
+    Reply,
+    Request,
+    StreamReader,
+    Turn,
+    Update,
+    auth_headers,
+)
+from .reasons import reason_in, shortened
+from .refusals import bad_answer, refusal
+
+PROBE = b'{"input":5}'
+"""Never a valid input: inputs are objects."""
+LONGEST_ID = 40
+PAUSES_OF_REATTACH = (timedelta(0), timedelta(seconds=0.3), timedelta(seconds=1))
+"""Pauses before a stream is opened again, counted from its last event. The first is none: a prediction that ends
+meanwhile is forgotten."""
+PAUSE_OF_CANCEL = timedelta(seconds=0.3)
+LARGEST_HEALTH_ANSWER = 4 * 1024 * 1024
+"""Bytes. It has the whole log of the setup."""
+LONGEST_SETUP_LOG = 240
+"""Characters of the end of the setup's log in the reason of a status."""
+LARGEST_EVENT = 200 * 1024
+"""Bytes. The piece of output or the log in a larger event is not shown as progress."""
+NOT_SHOWN = "output or a log line of more than 200 KiB was not shown as progress"
+
+_Mode = Literal["asks", "streams", "waits", "posts"]
+
+
+class Places(Struct, frozen=True):
+    """The addresses of a server."""
+
+    base: str
+    query: str
+
+    def at(self, path: str) -> str:
+        return f"{self.base}/{path}{self.query}"
+
+    @property
+    def predictions(self) -> str:
+        return self.at("predictions")
+
+    def prediction(self, prediction_id: str) -> str:
+        return self.at(f"predictions/{prediction_id}")
+
+
+def places_of(predict_url: str) -> Places:
+    """Return the addresses of a server that is registered by its base or by its `/predictions`."""
+    scheme, host, path, query, _ = urlsplit(predict_url)
+    base = path.rstrip("/").removesuffix("/predictions")
+    return Places(urlunsplit((scheme, host, base, "", "")), f"?{query}" if query else "")
+
+
+def prediction_id(task_id: str, attempt: int) -> str:
+    """Return the id of an attempt's prediction. It does not show the task's owner."""
+    return hashlib.sha256(f"{task_id}.{attempt}".encode()).hexdigest()[:LONGEST_ID]
+
+
+class _Create(Struct):
+    input: Raw
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Cog(Dialect):
+    """Predictions of a Cog model: whole or as events, by what the model can do."""
+
+    name = "cog"
+    busy_status = frozenset({409, 429, 503})
+
+    def converse(self, server: ServerRegistered, call: Call) -> Conversation:
+        return _CogCall(self, server, call)
+
+    def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
+        url = server.health_url or places_of(server.predict_url).at("health-check")
+        return Request(method="GET", url=url, headers=auth_headers(server, api_key))
+
+    def health_needs_key(self, server: ServerRegistered) -> bool:
+        return server.health_auth or server.health_url is None
+
+    @property
+    def most_health_bytes(self) -> int:
+        return LARGEST_HEALTH_ANSWER
+
+    def read_health(self, status: int, body: bytes) -> Probe:
+        """Return what a health answer means. Cog's is always a 200."""
+        if not 200 <= status < 300:
+            return Probe(False, f"health check answered {status}")
+        try:
+            content = as_json(body).content
+        except BadAnswer as error:
+            return Probe(False, f"the answer to the health check {error}")
+        said = content.get("status") if isinstance(content, dict) else None
+        match said:
+            case "READY":
+                return Probe(True, "ready")
+            case "BUSY":
+                return Probe(True, "busy: all slots are taken")
+            case "STARTING":
+                return Probe(False, _with_detail("setting up", _setup_log(content)))
+            case "SETUP_FAILED":
+                return Probe(False, _with_detail("the setup failed", _setup_log(content)))
+            case "UNHEALTHY":
+                return Probe(False, _with_detail("unhealthy", reason_in(content.get("user_healthcheck_error"))))
+            case "DEFUNCT":
+                return Probe(False, _with_detail("defunct: it must be restarted", _setup_log(content)))
+            case str():
+                return Probe(False, f"its status is {shortened(said, 40)!r}")
+            case _:
+                return Probe(False, "the answer to the health check has no `status` of Cog's")
+
+
+def _with_detail(reason: str, detail: str) -> str:
+    return f"{reason}: {detail}" if detail else reason
+
+
+def _setup_log(content: dict[str, Any]) -> str:
+    """Return the end of the setup's log, on one line."""
+    setup = content.get("setup")
+    log = setup.get("logs") if isinstance(setup, dict) else None
+    text = " | ".join(split_lines(log[-2 * LONGEST_SETUP_LOG :])) if isinstance(log, str) else ""
+    return text if len(text) <= LONGEST_SETUP_LOG else f"…{text[1 - LONGEST_SETUP_LOG :]}"
+
+
+class _CogCall(Conversation):
+    def __init__(self, dialect: Cog, server: ServerRegistered, call: Call) -> None:
+        self._dialect = dialect
+        self._server = server
+        self._call = call
+        self._places = places_of(server.predict_url)
+        self._id = prediction_id(call.task_id, call.attempt)
+        self._mode: _Mode = "asks"
+        self._model = Model()
+        self._events = Events()
+        self._losses = 0
+        """How often the stream broke since its last new event."""
+        self._lost: Failed | None = None
+        """Why the stream has to be opened again."""
+        self._is_cancelling = False
+        """The server has said that it cancels."""
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(server=self._server, call=self._call, model=self._model)
+
+    # Requests
+
+    def begin(self) -> Request:
+        return self._request("GET", self._places.at("openapi.json"))
+
+    def _request(self, method: str, url: str, body: bytes | None = None, **headers: str) -> Request:
+        content = {} if body is None else {"Content-Type": "application/json"}
+        own = auth_headers(self._server, self._call.api_key)
+        return Request(method=method, url=url, headers={**content, **headers, **own}, body=body)
+
+    def _create(self) -> Request:
+        """Return the request that starts the prediction."""
+        body = _encode(_Create(self._call.payload))
+        if self._mode == "posts":
+            return self._request("POST", self._places.predictions, body)
+        accept = "text/event-stream" if self._mode == "streams" else "application/json"
+        return self._request("PUT", self._places.prediction(self._id), body, Accept=accept)
+
+    def _attach(self) -> Request:
+        """Return the request for the events of the running prediction, from the first one."""
+        return self._request("PUT", self._places.prediction(self._id), PROBE, Accept="text/event-stream")
+
+    # Replies
+
+    def open_stream(self, status: int, headers: Mapping[str, str]) -> StreamReader | None:  # noqa: ARG002
+        return _PredictionStream(self, self._events) if status == 200 and self._mode == "streams" else None
+
+    def read(self, reply: Reply) -> Turn:
+        if self._mode == "asks":
+            return self._start(reply)
+        if self._lost is not None:
+            return self._read_attached(reply, self._lost)
+        if reply.status == 406 and self._mode == "streams":  # it does not stream after all
+            self._mode = "waits"
+            return Next(request=self._create())
+        if reply.status == 405 and self._mode != "posts":  # it takes no ids
+            self._mode = "posts"
+            return Next(request=self._create())
+        if reply.status == 202:
+            error = "the server runs this attempt already, and gives its result to another request"
+            return Failed(kind="error", error=error)
+        if reply.status == 422 or 200 <= reply.status < 300:
+            try:
+                return self.verdict.whole(read_prediction(reply.body), reply.elapsed_ms)
+            except BadAnswer as error:
+                if reply.status != 422:
+                    return bad_answer(reply, f"the answer {error}")
+        return refusal(self._dialect, self._server, reply)
+
+    def _start(self, reply: Reply) -> Turn:
+        """Start the prediction, now that the server has said what its model can do.
+
+        A server without a schema is setting up, or runs a model that `cog build` did not make: the prediction shows it.
+        """
+        if reply.status in (401, 403):
+            return refusal(self._dialect, self._server, reply)
+        if reply.status == 200:
+            self._model = read_model(reply.body)
+        self._mode = "streams" if self._model.streams else "waits"
+        return Next(request=self._create())
+
+    def _read_attached(self, reply: Reply, lost: Failed) -> Turn:
+        """Return what an answer without events means after the stream broke."""
+        if self._dialect.means_busy(self._server, reply.status):
+            return self.lost(lost)
+        return msgspec.structs.replace(
+            lost, error=f"{lost.error}; the prediction had ended when it was asked for again"
+        )
+
+    def lost(self, failure: Failed) -> Turn:
+        if self._mode != "streams":
+            return failure
+        self._lost = self._lost or failure
+        if self._losses >= len(PAUSES_OF_REATTACH):
+            return self._lost
+        self._losses += 1
+        return Next(request=self._attach(), after=PAUSES_OF_REATTACH[self._losses - 1])
+
+    def heard(self) -> None:
+        """Note that the stream had a new event."""
+        self._losses = 0
+        self._lost = None
+
+    def ended(self, prediction: Prediction, elapsed_ms: int) -> Answer | Final:
+        """Return the answer of a prediction that its events have shown to the end. Raises BadAnswer."""
+        answer = self.verdict.of(prediction, elapsed_ms)
+        if prediction.status == "canceled" and self._lost is not None:
+            return self._lost  # that was the cause
+        update = self._events.rest(last_update(prediction))
+        return answer if update is None else Final(update=update, answer=answer)
+
+    # Cancellation
+
+    def cancel(self) -> Request | None:
+        if self._mode not in ("streams", "waits"):
+            return None
+        return self._request("POST", self._places.at(f"predictions/{self._id}/cancel"), b"{}")
+
+    def read_cancel(self, reply: Reply | None) -> CancelOutcome | Next:
+        """Ask until the prediction is gone. Cog's 200 says only that it will tell the model."""
+        if reply is None:
+            return "confirmed" if self._mode == "asks" else "requested"
+        is_running = reply.status == 202
+        is_told = reply.status == 200 and not self._is_cancelling
+        if is_told or is_running:
+            self._is_cancelling = True
+            probe = self._request("PUT", self._places.prediction(self._id), PROBE)
+            return Next(request=probe, after=PAUSE_OF_CANCEL)
+        return "confirmed" if self._is_cancelling and reply.status in (200, 409, 422) else "unconfirmed"
+
+
+class Events:
+    """The events of a prediction's stream that have been read. A stream that is opened again repeats them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._metrics = Metrics()
+        self._line = ""
+        """The end of the log, without a line end so far."""
+        self._is_incomplete = False
+
+    def update(self, event: str, content: dict[str, Any], size: int) -> Update | None:
+        """Return what a new event reports; None if it is no progress."""
+        if size > LARGEST_EVENT:
+            self._is_incomplete = True
+            return None
+        match event:
+            case "output":
+                output = piece_of_output(content.get("chunk"))
+                return self._noted(Update(output=output)) if output else None
+            case "log":
+                lines = self._lines(content.get("data"))
+                return self._noted(Update(lines=lines)) if lines else None
+            case "metric":
+                changed = self._metrics.change(content.get("name"), content.get("value"), content.get("mode"))
+                return self._noted(Update(custom_data=changed)) if changed is not None else None
+            case _:
+                return None
+
+    def rest(self, last: Update | None) -> Update | None:
+        """Return what was not reported when the prediction ended. Its log has been seen, but for the last line."""
+        lines = tuple(split_lines(self._line))
+        self._line = ""
+        if last is None and not lines and not self._is_incomplete:
+            return None
+        return self._noted(Update(lines=lines, custom_data=(last or Update()).custom_data))
+
+    def _noted(self, update: Update) -> Update:
+        if not self._is_incomplete:
+            return update
+        self._is_incomplete = False
+        return msgspec.structs.replace(update, notes=(NOT_SHOWN,))
+
+    def _lines(self, data: Any) -> tuple[str, ...]:
+        """Return the lines that a piece of the log completes."""
+        if not isinstance(data, str):
+            return ()
+        text = self._line + data
+        end = max(text.rfind("\n"), text.rfind("\r"), len(text) - 1 if len(text) > LARGEST_EVENT else -1) + 1
+        self._line = text[end:]
+        return tuple(split_lines(text[:end]))
+
+
+class _PredictionStream(StreamReader):
+    """`start`, `output`, `log`, `metric`, and `completed` with the whole prediction; `error` if Cog dropped events."""
+
+    def __init__(self, call: _CogCall, events: Events) -> None:
+        self._call = call
+        self._events = events
+        self._count = 0
+        self._error = ""
+
+    def read(self, text: bytes, elapsed_ms: int, event: str) -> Update | Answer | Final | None:
+        if event == "completed":
+            return self._call.ended(read_prediction(text), elapsed_ms)
+        content = as_json(text).content
+        if event == "error":
+            self._error = reason_in(content) or "it reports an error"
+            return None
+        if not isinstance(content, dict):
+            raise BadAnswer("is not a JSON object")
+        self._count += 1
+        if self._count <= self._events.count:
+            return None
+        self._events.count = self._count
+        self._call.heard()
+        return self._events.update(event, content, len(text))
+
+    def end(self) -> Turn:
+        if self._error:
+            return Failed(kind="error", error=f"the stream broke off: {self._error}")
+        return self._call.lost(Failed(kind="bad_answer", error="the streamed answer ended without a result"))
