@@ -14,7 +14,7 @@ from msgspec import Struct
 from testkit.legality import IllegalHistory, check_history
 
 from .attempt_checks import ATTEMPT_CHECKS
-from .evidence import ATTEMPT_OVER, FINAL, Call, Evidence, Finding, Jump, growth, in_use
+from .evidence import AFTER_THE_END, ATTEMPT_OVER, FINAL, Call, Evidence, Finding, Jump, growth, in_use
 from .hold_checks import HOLD_CHECKS
 from .outcome_checks import OUTCOME_CHECKS, said_of_attempts
 from .push_checks import PUSH_CHECKS
@@ -143,7 +143,7 @@ def log_is_contiguous(evidence: Evidence) -> Iterator[Finding]:
 def everything_ends(evidence: Evidence) -> Iterator[Finding]:
     """After healing every task ends. One that has not, and that nothing will ever move, is an orphan."""
     for task, history in evidence.histories().items():
-        last = history[-1]["event"]
+        last = next(entry["event"] for entry in reversed(history) if entry["event"]["type"] not in AFTER_THE_END)
         if last["type"] in FINAL:
             continue
         held = [name for name, tasks in (("queue", evidence.queued), ("timers", evidence.timed)) if task in tasks]

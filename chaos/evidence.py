@@ -11,6 +11,8 @@ from msgspec.structs import replace
 
 Line = dict[str, Any]
 FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
+AFTER_THE_END = frozenset({"CancelReported", "TaskDeleted"})
+"""Events of a task that has ended, and stays so."""
 ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
 STATUSES = {
     "TaskSubmitted": "WAITING",

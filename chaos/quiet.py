@@ -11,7 +11,7 @@ from taskstream.events.subjects import SCHEDULER_FENCE
 
 from .checker import MORE_DESCRIPTORS
 from .collect import Reader
-from .evidence import FINAL, Bucket, ConsumerSeen, Recurring, Resources, in_use, pair
+from .evidence import AFTER_THE_END, FINAL, Bucket, ConsumerSeen, Recurring, Resources, in_use, pair
 from .indexes import index_bucket, reflected
 from .journal import read
 from .schedule import APIS
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.5
 async def until_quiet(reader: Reader, since: float, patience: float = QUIET_SECONDS) -> None:
     """Wait until every task has ended, or patience (in seconds) is spent."""
     while time.monotonic() - since < patience:
-        last = {entry.task: entry.type for entry in await reader.log()}
+        last = {entry.task: entry.type for entry in await reader.log() if entry.type not in AFTER_THE_END}
         if all(event in FINAL for event in last.values()):
             return
         await asyncio.sleep(POLL_SECONDS)

@@ -166,6 +166,7 @@ ACTORS: Mapping[str, frozenset[str]] = {
     "TaskSucceeded": frozenset({"worker", "server"}),
     "TaskFailed": frozenset({"worker", "server", "timer", "system"}),
     "TaskCancelled": frozenset({"user", "system"}),
+    "CancelReported": frozenset({"user", "worker"}),
 }
 """By event: the kinds of actors that bring it about in a run. A user ends no task by a report in any."""
 SKIPPED = re.compile(r"skipped: (\S+), on which it depends, ")
@@ -177,6 +178,7 @@ ASKED_BY: Mapping[str, frozenset[str]] = {
     "AttemptStarted": frozenset({"claim"}),
     "ProgressReported": frozenset({"claim"}),
     "TaskCancelled": frozenset({"cancel"}),
+    "CancelReported": frozenset({"cancel"}),
 }
 """By event: the calls by which a user asks for it."""
 

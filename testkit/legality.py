@@ -48,6 +48,7 @@ class _Walk:
         self._failures = 0
         self._budget = 0
         self._due: datetime | None = None
+        self._cancelled = 0
 
     def run(self, *, ended: bool) -> None:
         sequence = 0
@@ -76,6 +77,12 @@ class _Walk:
         if kind == "TaskDeleted":
             self._must(self._state == "ended", "a task is deleted after its end")
             return
+        if kind == "CancelReported":
+            is_of_it = self._state == "ended" and self._cancelled == event["attempt"] > 0
+            self._must(is_of_it, "what became of the attempt that was cancelled is reported once")
+            self._cancelled = 0
+            return
+        self._cancelled = event["attempt"] if kind == "TaskCancelled" else 0
         if kind == "TaskHeld":
             wanted = "ended" if event.get("renewed") else "waiting"
             self._must(self._state == wanted, f"held only while {wanted}")

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from ..container import Container
 from ..events.ids import TaskRef, owner_token
-from ..events.kinds import ENDING_WORDS, word_of
-from ..events.task import TaskDeleted
+from ..events.kinds import ENDING_WORDS, FOLLOWING_WORDS
 from ..index.query import TaskQuery
 from ..projections.batches import Batch, progress
 from ..projections.task_view import ACTIVE, Listed
@@ -74,7 +73,9 @@ class EventStream:
         sequence = detail.view.sequence
         has_ended = detail.view.status not in ACTIVE
         if place := start.resumed:
-            return None if has_ended and place.sequence >= sequence else _resumed(place, self._task_events(ref, place))
+            # What follows the end is not waited for: the outcome of a cancellation, a deletion.
+            has_all = has_ended and place.sequence >= (detail.view.ended_sequence or sequence)
+            return None if has_all else _resumed(place, self._task_events(ref, place))
         details = pushed_details(detail, self._container.settings, self._container.links)
         # The task was read after the extent.
         place = start.at(sequence if has_ended else max(sequence, start.extent.last))
@@ -177,7 +178,7 @@ class EventStream:
                 continue
             if isinstance(what, LoggedEvent) and what.kind in ENDING_WORDS:
                 running.discard(what.ref)
-            elif isinstance(what, LoggedEvent) and what.kind != word_of(TaskDeleted):
+            elif isinstance(what, LoggedEvent) and what.kind not in FOLLOWING_WORDS:
                 running.add(what.ref)
             yield told.message(item)
             if not running and after.sequence >= last:

@@ -21,6 +21,7 @@ import aiohttp
 from yarl import URL
 
 from ..events.server import ServerRegistered
+from ..events.task import CancelOutcome
 from ..wire.body_limit import AnswerTooLarge, chunks, read_capped
 from ..wire.connections import Received, Response, ask, doubt, is_certain, keep
 from ..wire.retry_after import parse_retry_after
@@ -29,7 +30,6 @@ from .dialects.dialect import (
     Answer,
     BadAnswer,
     Call,
-    CancelOutcome,
     Conversation,
     Failed,
     Final,

@@ -34,6 +34,7 @@ from .task_state import Ended, Held, Processing, TaskFacts, TaskState, Unknown, 
 
 FINAL_KINDS: frozenset[FailureKind] = frozenset({"rejected", "failed"})
 """Failures that a retry would only repeat."""
+BY_CALLBACK = "it reports by callback, and learns of it then"
 EARLIEST_START = timedelta(milliseconds=250)
 """How early a retry may start, since the timer fires by another machine's clock."""
 LONGEST_RETRY_AFTER = timedelta(hours=1)
@@ -66,6 +67,8 @@ def decide(  # noqa: PLR0912 - one case for each command
             return return_attempt(command, state, now)
         case commands.CancelTask():
             return cancel(command, state)
+        case commands.ReportCancel():
+            return report_cancel(command, state)
         case commands.RetryTask():
             return retry(command, state, now)
         case commands.DeleteTask():
@@ -212,7 +215,14 @@ def cancel(command: commands.CancelTask, state: TaskState) -> Sequence[TaskEvent
         case Held() | Waiting():
             return [events.TaskCancelled(attempt=0, server_id="", reason=command.reason)]
         case Processing(facts=facts):
-            return [events.TaskCancelled(attempt=facts.attempt, server_id=state.server_id, reason=command.reason)]
+            cancelled = events.TaskCancelled(attempt=facts.attempt, server_id=state.server_id, reason=command.reason)
+            if not state.accepted or not state.server_id:
+                return [cancelled]
+            # No call is open that could be closed, and the server learns of it when it reports next.
+            outcome = events.CancelReported(
+                attempt=facts.attempt, server_id=state.server_id, outcome="impossible", detail=BY_CALLBACK
+            )
+            return [cancelled, outcome]
         case Ended(outcome="cancelled"):
             return []
         case Ended():
@@ -221,6 +231,24 @@ def cancel(command: commands.CancelTask, state: TaskState) -> Sequence[TaskEvent
             raise NotFound("task", "")
         case _:
             assert_never(state)
+
+
+def report_cancel(command: commands.ReportCancel, state: TaskState) -> Sequence[TaskEvent]:
+    """Return no event for an attempt that was not cancelled, is reported on, or belongs to the time before a retry."""
+    match state:
+        case Ended(unreported=attempt, deleted=False) if attempt and attempt == command.attempt:
+            return [
+                events.CancelReported(
+                    attempt=attempt,
+                    server_id=state.facts.last_server_id,
+                    outcome=command.outcome,
+                    detail=command.detail,
+                )
+            ]
+        case Unknown():
+            raise NotFound("task", "")
+        case _:
+            return []
 
 
 def retry(command: commands.RetryTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:

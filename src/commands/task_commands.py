@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Raw, Struct
 
 from ..events.envelope import NULL
-from ..events.task import FailureKind, MergedReport, ReturnKind, StoredResult, TaskSubmitted
+from ..events.task import CancelOutcome, FailureKind, MergedReport, ReturnKind, StoredResult, TaskSubmitted
 
 
 class SubmitTask(Struct, frozen=True, kw_only=True):
@@ -140,6 +140,14 @@ class ReturnAttempt(Struct, frozen=True, kw_only=True):
     kind: ReturnKind = "shutdown"
 
 
+class ReportCancel(Struct, frozen=True, kw_only=True):
+    """Record what became of an attempt whose task was cancelled."""
+
+    attempt: int
+    outcome: CancelOutcome
+    detail: str
+
+
 class CancelTask(Struct, frozen=True, kw_only=True):
     reason: str
 
@@ -173,6 +181,7 @@ TaskCommand: TypeAlias = (
     | FailAttempt
     | ReturnAttempt
     | CancelTask
+    | ReportCancel
     | RetryTask
     | DeleteTask
     | RequeueTask

@@ -96,6 +96,8 @@ class Ended(Struct, frozen=True, kw_only=True):
     facts: TaskFacts
     outcome: Outcome
     update_digest: str = ""
+    unreported: int = 0
+    """The attempt that ran when it was cancelled, until it is known what became of it; 0: none."""
     deleted: bool = False
     """Its owner deleted it."""
 
@@ -158,7 +160,10 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
         case events.TaskFailed():
             return Ended(facts=facts, outcome="failed", update_digest=event.update_digest)
         case events.TaskCancelled():
-            return Ended(facts=facts, outcome="cancelled")
+            return Ended(facts=facts, outcome="cancelled", unreported=event.attempt)
+        case events.CancelReported():
+            is_news = isinstance(state, Ended) and state.unreported == event.attempt
+            return replace(state, unreported=0) if is_news else state
         case events.TaskDeleted():
             return replace(state, deleted=True) if isinstance(state, Ended) else state
         case _:

@@ -33,6 +33,8 @@ class TaskEventKind(Struct, frozen=True, kw_only=True):
     """The server that the event names has one attempt less. A task that ends before its first attempt names none."""
     ends: bool = False
     """The task has ended."""
+    follows_end: bool = False
+    """Comes after the end of the task, which stays ended."""
     of_attempt: bool = False
     """Tells how an attempt of a task that has not ended goes."""
     quiet: bool = False
@@ -57,7 +59,8 @@ TASK_EVENTS: dict[type[Event], TaskEventKind] = {
     task.TaskSucceeded: TaskEventKind(word="succeeded", follows="server", moves=True, frees_slot=True, ends=True),
     task.TaskFailed: TaskEventKind(word="failed", follows="server", moves=True, frees_slot=True, ends=True),
     task.TaskCancelled: TaskEventKind(word="cancelled", follows="server", moves=True, frees_slot=True, ends=True),
-    task.TaskDeleted: TaskEventKind(word="deleted"),
+    task.CancelReported: TaskEventKind(word="cancel_reported", follows_end=True, quiet=True),
+    task.TaskDeleted: TaskEventKind(word="deleted", follows_end=True),
 }
 """In the order in which they first happen to a task."""
 
@@ -71,6 +74,9 @@ ATTEMPT_WORDS = _words("of_attempt")
 LIVE_WORDS = _words("live")
 QUIET_WORDS = frozenset(_words("quiet"))
 ENDING_WORDS = frozenset(_words("ends"))
+FOLLOWING_WORDS = frozenset(_words("follows_end"))
+OVER_WORDS = ENDING_WORDS | FOLLOWING_WORDS
+"""Kinds of the last event of a task that has ended."""
 REPLACED_WORDS = ENDING_WORDS | frozenset(LIVE_WORDS)
 """Kinds of which the state of a task depends on the last event on each subject alone: reports, and ends, between which
 the task was retried."""

@@ -34,6 +34,14 @@ ReturnKind = Literal[
 ]
 """Why an attempt does not count as a failure."""
 
+CancelOutcome = Literal[
+    "confirmed",  # the server said, or showed, that it stopped
+    "requested",  # it was told, by a request or a closed connection, and nothing says that it stopped
+    "unconfirmed",  # it should have said that it stopped, and did not
+    "impossible",  # it cannot be told: the work continues there
+]
+"""What is known of a server's work on an attempt after its task was cancelled."""
+
 ParentFailure = Literal["fail", "run", "skip"]
 """What happens to a task if a parent does not succeed: it fails, runs anyway, or is cancelled (`skip`)."""
 
@@ -291,6 +299,16 @@ class TaskCancelled(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class CancelReported(Event, frozen=True, kw_only=True):
+    """What became of the work of a server whose task was cancelled while it ran; the task stays as it is."""
+
+    attempt: int
+    server_id: str
+    outcome: CancelOutcome
+    detail: str = ""
+    """Why, in words."""
+
+
 class TaskDeleted(Event, frozen=True, kw_only=True):
     """The owner deleted an ended task: it is in no list any more. Its history stays."""
 
@@ -307,6 +325,7 @@ TaskEvent: TypeAlias = (
     | TaskSucceeded
     | TaskFailed
     | TaskCancelled
+    | CancelReported
     | TaskDeleted
 )
 

@@ -252,6 +252,7 @@ COUNTED: Mapping[type[Event], tuple[int, ...]] = {
     events.TaskSucceeded: (FINISHED,),
     events.TaskFailed: (FAILED,),
     events.TaskCancelled: (CANCELLED,),
+    events.CancelReported: (),
     events.TaskDeleted: (),
 }
 """Keys of a flow that an event adds one to."""
@@ -261,7 +262,7 @@ SPECIAL: Mapping[type[Event], int] = {
     events.TaskQueued: RETRIED,
 }
 """The key of a special move as well."""
-_QUIET = frozenset({events.ProgressReported, events.AttemptAccepted})
+_QUIET = frozenset({events.ProgressReported, events.AttemptAccepted, events.CancelReported})
 _RENEWING = (events.TaskHeld, events.TaskQueued)
 _ENDS = frozenset({events.TaskSucceeded, events.TaskFailed, events.TaskCancelled})
 _FAILURES = frozenset({events.AttemptFailed, events.TaskFailed})

@@ -17,6 +17,7 @@ from ..events.subjects import server_token
 from ..events.task import (
     BUSY_FOR,
     NO_PLAN,
+    CancelOutcome,
     FailureKind,
     ModelChoice,
     Plan,
@@ -91,6 +92,8 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sequence of the event that ended it; 0: it has not ended, or the view is from before this field."""
     result_bytes: int = 0
     """Size of the result in that event; 0: it has none."""
+    cancel_outcome: CancelOutcome | None = None
+    """What became of the attempt that ran when the task was cancelled; None: none ran, or it is not known (yet)."""
     indexed: dict[str, str] = {}
     """Values of the payload that lists may be filtered by, as text, by path."""
 
@@ -200,6 +203,9 @@ def _changes(view: TaskView, recorded: Recorded[TaskEvent], sequence: int) -> di
             return {**ended, "error": event.error, "failure": event.kind}
         case events.TaskCancelled():
             return {**_ended("CANCELLED", recorded, sequence, view.server_id, None), "error": event.reason}
+        case events.CancelReported():
+            is_of_it = view.status == "CANCELLED" and view.attempt == event.attempt
+            return {"cancel_outcome": event.outcome} if is_of_it else {}
         case events.TaskDeleted():
             return {"deleted": True}
         case _:
@@ -250,6 +256,7 @@ def _renewed(view: TaskView) -> dict[str, Any]:
         "attempts": view.attempt + view.budget,
         "ended_sequence": 0,
         "result_bytes": 0,
+        "cancel_outcome": None,
     }
 
 

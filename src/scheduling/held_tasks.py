@@ -122,7 +122,7 @@ class HeldTasks:
                 self._end(entry, "failed", sequence, now)
             case events.TaskCancelled():
                 self._end(entry, "was cancelled", sequence, now)
-            case events.ProgressReported() | events.AttemptAccepted() | events.TaskDeleted():
+            case events.ProgressReported() | events.AttemptAccepted() | events.CancelReported() | events.TaskDeleted():
                 pass
             case _:
                 assert_never(event)

@@ -23,9 +23,9 @@ from ..container import Container
 from ..errors import UnreadableEvent
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
-from ..events.kinds import ENDING_WORDS, word_of
+from ..events.kinds import OVER_WORDS, word_of
 from ..events.subjects import history_filter, task_root, task_word
-from ..events.task import ProgressReported, TaskDeleted, TaskFailed, TaskSucceeded, object_names
+from ..events.task import ProgressReported, TaskFailed, TaskSucceeded, object_names
 from ..runtime import metrics
 from ..streams.jetstream.messages import last_position, read, read_current
 from ..streams.log import decode
@@ -38,8 +38,6 @@ SAFE_AGE = timedelta(hours=1)
 """Age below which a result is left alone. See `LONGEST_UNDECIDED` in `push/attempt_reports.py`."""
 CHECKED_AT_ONCE = 200
 """Results per run. With more, a run takes up where the last one stopped."""
-OVER = ENDING_WORDS | {word_of(TaskDeleted)}
-"""Kinds of the last event of a task that has ended."""
 REFERRING = (TaskSucceeded, TaskFailed)
 
 
@@ -89,7 +87,7 @@ class ResultSweeper:
             case _:
                 return False  # not ours
         last = await last_position(self._reading, TASKS, history_filter(root))
-        if last is not None and task_word(last.subject) not in OVER:
+        if last is not None and task_word(last.subject) not in OVER_WORDS:
             return None
         for subject in _referring(root, found.name):
             ends = await read_current(self._reading, TASKS, subject, partial(read, self._reading, TASKS, subject))

@@ -71,6 +71,31 @@ async def test_a_stream_goes_on_after_the_last_event_received(service: Service, 
         assert rest == history[place + 1 :]
 
 
+async def test_a_stream_does_not_wait_for_what_follows_the_end_of_its_task(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = hold
+    await service.admin.register(backend, "one")
+    task_id = await service.alice.submit({"payload": 1})
+    await service.alice.reaches(task_id, "PROCESSING")
+    path = f"/api/task/{task_id}/stream"
+    async with opened(service.alice, path) as stream:
+        await received(stream, 1)
+        await service.alice.post(f"/api/task/{task_id}/cancel")
+        rest = [sent async for sent in stream]
+    await wait_until(lambda: _is_reported(service, task_id), "what became of the attempt")
+
+    assert names(rest)[-1] == "TaskCancelled"
+    async with opened(service.alice, path, last=rest[-1].sequence) as stream:
+        assert stream.response.status == 204
+    async with opened(service.alice, path) as stream:
+        assert names([sent async for sent in stream]) == ["state"]
+
+
+async def _is_reported(service: Service, task_id: str) -> bool:
+    return (await history_of(service, task_id))[-1][1] == "CancelReported"
+
+
 async def test_an_ended_task_is_shown_and_the_stream_ends(api: Service) -> None:
     """A browser that has seen the end is answered 204, so it does not reconnect. A retry is followed again."""
     task_id = await api.alice.submit({"payload": 1})

@@ -26,7 +26,6 @@ from taskstream.backends.dialects.dialect import (
     BadAnswer,
     Busy,
     Call,
-    CancelOutcome,
     Completed,
     Conversation,
     Dialect,
@@ -42,6 +41,7 @@ from taskstream.backends.dialects.dialect import (
 from taskstream.backends.egress import EgressPolicy
 from taskstream.backends.exchanges import LONGEST_PROGRESS, CancelReport
 from taskstream.events.server import ServerRegistered
+from taskstream.events.task import CancelOutcome
 from testkit.waiting import wait_until
 
 from .wire_fixtures import FIXTURES, Answering, StreamWire, Wire, WireFixture

@@ -14,7 +14,6 @@ from taskstream.backends import exchanges
 from taskstream.backends.dialects.dialect import (
     Answer,
     Call,
-    CancelOutcome,
     Completed,
     Conversation,
     Failed,
@@ -29,6 +28,7 @@ from taskstream.backends.dialects.dialect import (
 from taskstream.backends.dialects.taskstream import Taskstream
 from taskstream.backends.exchanges import LONGEST_PROGRESS, LONGEST_URL, QUICK_REQUESTS, bounded, is_at
 from taskstream.events.server import ServerRegistered
+from taskstream.events.task import CancelOutcome
 
 from .test_conformance import Wired, call_of, wired_with
 from .wire_fixtures import FIXTURES, StreamWire, Wire

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 from aiohttp import web
 from msgspec import Struct
 
-from taskstream.backends.dialects.dialect import CancelOutcome
 from taskstream.events.server import ServerRegistered
+from taskstream.events.task import CancelOutcome
 
 
 class Wire(Struct, frozen=True):

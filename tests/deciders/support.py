@@ -13,9 +13,12 @@ from taskstream.errors import Refused
 from taskstream.events.envelope import Actor, Event, Recorded, Stored
 from taskstream.events.server import ServerRegistered
 from taskstream.events.task import (
+    AttemptAccepted,
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    CancelOutcome,
+    CancelReported,
     RetryPolicy,
     ReturnKind,
     StoredResult,
@@ -158,6 +161,14 @@ def succeeded(attempt: int = 1, server_id: str = "s1", **more: Any) -> TaskSucce
 def failed(attempt: int = 1, server_id: str = "s1", **more: Any) -> TaskFailed:
     values: dict[str, Any] = {"attempt": attempt, "server_id": server_id, "kind": "failed", "error": "no such model"}
     return TaskFailed(**(values | more))
+
+
+def accepted(attempt: int = 1) -> AttemptAccepted:
+    return AttemptAccepted(attempt=attempt)
+
+
+def cancel_reported(attempt: int = 1, outcome: CancelOutcome = "requested", **more: Any) -> CancelReported:
+    return CancelReported(attempt=attempt, server_id="s1", outcome=outcome, **more)
 
 
 def cancelled(attempt: int = 0, server_id: str = "") -> TaskCancelled:

@@ -23,6 +23,7 @@ from taskstream.events.task import (
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    CancelReported,
     Plan,
     ProgressReported,
     RetryPolicy,
@@ -130,6 +131,10 @@ returns: Any = st.builds(
 others: Any = st.sampled_from([task.CancelTask, task.RetryTask, task.RetryTask, task.RequeueTask]).map(
     lambda command: lambda _: command(reason="so")
 )
+cancel_reports: Any = st.builds(
+    lambda offset: lambda state: task.ReportCancel(attempt=_current(state, offset), outcome="requested", detail=""),
+    offsets,
+)
 holds: Any = st.sampled_from(
     [
         task.HoldTask(reason="so"),
@@ -156,7 +161,9 @@ def _go_on(start: Make, report: Make) -> Make:
     return lambda state: by_state[type(state)](state)
 
 
-anything = st.one_of(submits, starts, accepts, reports, successes, failures, attempt_failures, returns, others, holds)
+anything = st.one_of(
+    submits, starts, accepts, reports, successes, failures, attempt_failures, returns, others, holds, cancel_reports
+)
 going_on = st.builds(_go_on, starts, st.one_of(accepts, reports, attempt_failures, returns))
 """What leads on from the state it meets: without it, few histories get as far as a third attempt."""
 steps = st.tuples(st.one_of(going_on, anything), st.sampled_from([0.0, 0.5, 40.0, 700_000.0]))
@@ -197,7 +204,14 @@ def history(played: list[Step]) -> list[Stored[Any]]:
 def check_legal(events: list[Event]) -> None:
     """Walk through a history and fail at what may never happen."""
     attempts, failures, budget, ended, running, held = 0, 0, 0, False, False, False
+    unreported = 0
     for event in events:
+        if isinstance(event, CancelReported):
+            assert ended, "a cancelled attempt is reported after the end"
+            assert event.attempt == unreported, "and once"
+            unreported = 0
+            continue
+        unreported = event.attempt if isinstance(event, TaskCancelled) else 0
         match event:
             case TaskSubmitted(policy=policy):
                 assert event is events[0], "a task is submitted once, and first"
@@ -284,7 +298,8 @@ def test_a_state_says_what_its_history_says(asked: Asked) -> None:
         assert state.not_before == events[-1].retry_at
     if isinstance(state, task_state.Ended):
         outcomes = {TaskSucceeded: "succeeded", TaskFailed: "failed", TaskCancelled: "cancelled"}
-        assert state.outcome == outcomes[type(events[-1])]  # type: ignore[index]
+        last = [event for event in events if not isinstance(event, CancelReported)][-1]
+        assert state.outcome == outcomes[type(last)]  # type: ignore[index]
 
 
 @settings(max_examples=300)
@@ -318,6 +333,7 @@ def check_agreement(view: TaskView, state: task_state.TaskState) -> None:
             statuses = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "CANCELLED"}
             assert (view.status, view.retry_at, view.deadline) == (statuses[state.outcome], None, None)
             assert not view.accepted
+            assert view.cancel_outcome is None or state.unreported == 0
 
 
 @settings(max_examples=300)

@@ -80,6 +80,7 @@ from .support import (
     NOW,
     POLICY,
     attempt_failed,
+    cancel_reported,
     cancelled,
     defined,
     failed,
@@ -223,7 +224,12 @@ def test_an_end_keeps_all_facts_and_the_update_that_caused_it() -> None:
 
     assert task(*history, succeeded(update_digest="d")) == Ended(facts=ONCE, outcome="succeeded", update_digest="d")
     assert task(*history, failed(update_digest="d")) == Ended(facts=ONCE, outcome="failed", update_digest="d")
-    assert task(*history, cancelled(1, "s1")) == Ended(facts=ONCE, outcome="cancelled")
+    assert task(*history, cancelled(1, "s1")) == Ended(facts=ONCE, outcome="cancelled", unreported=1)
+    assert task(*history, cancelled(1, "s1"), cancel_reported()) == Ended(facts=ONCE, outcome="cancelled")
+    assert task(*history, cancelled(1, "s1"), cancel_reported(2)) == Ended(
+        facts=ONCE, outcome="cancelled", unreported=1
+    )
+    assert task(*history, cancel_reported()) == RUNNING
     assert task(*history, succeeded(update_digest="d"), TaskDeleted()) == Ended(
         facts=ONCE, outcome="succeeded", update_digest="d", deleted=True
     )

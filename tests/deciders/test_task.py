@@ -10,13 +10,14 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from taskstream.commands.task import EARLIEST_START, FINAL_KINDS, LONGEST_RETRY_AFTER, decide
+from taskstream.commands.task import BY_CALLBACK, EARLIEST_START, FINAL_KINDS, LONGEST_RETRY_AFTER, decide
 from taskstream.commands.task_commands import (
     AcceptAttempt,
     CancelTask,
     DeleteTask,
     FailAttempt,
     FailTask,
+    ReportCancel,
     Reporter,
     ReportProgress,
     RequeueTask,
@@ -45,6 +46,7 @@ from taskstream.events.task import (
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    CancelReported,
     ProgressReported,
     RetryPolicy,
     TaskCancelled,
@@ -58,7 +60,9 @@ from .support import (
     NOW,
     RESULT,
     Given,
+    accepted,
     attempt_failed,
+    cancel_reported,
     cancelled,
     failed,
     queued,
@@ -610,6 +614,56 @@ def test_a_running_task_is_cancelled_naming_attempt_and_server() -> None:
     retrying(started(2, server_id="s2")).when(CancelTask(reason="no")).then(
         TaskCancelled(attempt=2, server_id="s2", reason="no")
     ).is_quiet()
+
+
+def test_an_attempt_that_reports_by_callback_cannot_be_told_of_its_cancellation() -> None:
+    told = CancelReported(attempt=1, server_id="s1", outcome="impossible", detail=BY_CALLBACK)
+    end = TaskCancelled(attempt=1, server_id="s1", reason="no")
+
+    running(accepted()).when(CancelTask(reason="no")).then(end, told).is_quiet()
+    running(accepted()).when(DeleteTask(reason="no")).then(end, told, TaskDeleted()).is_quiet()
+
+
+def test_an_attempt_of_nobody_has_no_server_to_be_told() -> None:
+    taken = waiting(started(1, server_id="", worker_id=""))
+
+    taken.when(CancelTask(reason="no")).then(TaskCancelled(attempt=1, server_id="", reason="no"))
+
+
+# What became of a cancelled attempt
+
+REPORTED = ReportCancel(attempt=1, outcome="unconfirmed", detail="no answer")
+
+
+def test_what_became_of_a_cancelled_attempt_is_reported_once() -> None:
+    running(cancelled(1, "s1")).when(REPORTED).then(
+        CancelReported(attempt=1, server_id="s1", outcome="unconfirmed", detail="no answer")
+    ).is_quiet()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        waiting,
+        running,
+        finished,
+        failed_for_good,
+        called_off,
+        retrying(cancelled()),
+        retrying(started(2), cancelled(2, "s1")),
+        running(cancelled(1, "s1"), queued(renewed=True)),
+        running(cancelled(1, "s1"), queued(renewed=True), started(2)),
+        running(cancelled(1, "s1"), queued(renewed=True), started(2), cancelled(2, "s1")),
+        running(cancelled(1, "s1"), TaskDeleted()),
+        running(accepted(), cancelled(1, "s1"), cancel_reported(outcome="impossible")),
+    ],
+)
+def test_a_report_of_an_attempt_that_nobody_asks_about_changes_nothing(state: Given) -> None:
+    state.when(REPORTED).is_quiet()
+
+
+def test_a_cancelled_attempt_of_no_task_is_not_reported() -> None:
+    given.when(REPORTED).is_refused(NotFound)
 
 
 @pytest.mark.parametrize("state", [finished, failed_for_good])

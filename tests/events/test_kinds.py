@@ -14,9 +14,11 @@ from taskstream.commands.task_state import UNKNOWN, Ended, Processing, TaskState
 from taskstream.events.kinds import (
     ATTEMPT_WORDS,
     ENDING_WORDS,
+    FOLLOWING_WORDS,
     FREEING_WORDS,
     LIVE_WORDS,
     MOVING_WORDS,
+    OVER_WORDS,
     TASK_EVENTS,
     TASK_WORDS,
     kind_of,
@@ -29,7 +31,7 @@ from taskstream.projections.task_view import fold as fold_view
 from taskstream.push.live import LiveReport
 from testkit.legality import IllegalHistory, check_history
 
-from ..deciders.support import NOW, Given, attempt_failed, failed, started, stored, submitted
+from ..deciders.support import NOW, Given, attempt_failed, cancelled, failed, started, stored, submitted
 from ..scheduling.simulation import Simulation
 from .test_golden import VOCABULARIES, golden
 from .test_subjects import REF, check
@@ -40,6 +42,7 @@ HISTORIES: list[list[TaskEvent]] = [
     [submitted()],
     [submitted(), started(1)],
     [submitted(), started(1), attempt_failed(1)],
+    [submitted(), started(1), cancelled(1, "s1")],
     [submitted(), started(1), failed(1)],
 ]
 each_event = pytest.mark.parametrize("event", golden(TaskEvent), ids=lambda event: type(event).__name__)
@@ -92,7 +95,7 @@ def test_an_event_moves_the_task_where_a_fold_says_so(event: TaskEvent) -> None:
 
 @each_event
 def test_an_event_ends_the_task_where_every_fold_says_so(event: TaskEvent) -> None:
-    for events in HISTORIES[1:-1]:
+    for events in HISTORIES[1:-2]:
         view = view_after([*events, event])
         assert view is not None
         assert isinstance(state_after([*events, event]), Ended) == kind_of(event).ends
@@ -136,7 +139,7 @@ def test_what_activates_a_task_is_a_submission_or_a_retry() -> None:
 def test_an_event_of_an_attempt_has_its_number_and_is_not_the_end(event: TaskEvent) -> None:
     kind = kind_of(event)
 
-    assert kind.of_attempt == (hasattr(event, "attempt") and not kind.ends and not kind.live)
+    assert kind.of_attempt == (hasattr(event, "attempt") and not (kind.ends or kind.follows_end or kind.live))
 
 
 @each_event
@@ -162,10 +165,12 @@ def test_the_words_of_each_property_in_the_order_of_a_tasks_life() -> None:
 
     assert (
         *("submitted", "held", "queued", "started", "accepted", "progressed"),
-        *("attempt_failed", "attempt_returned", *ends, "deleted"),
+        *("attempt_failed", "attempt_returned", *ends, "cancel_reported", "deleted"),
     ) == TASK_WORDS
     assert attempts == ATTEMPT_WORDS
     assert LIVE_WORDS == ("progressed",)
     assert set(ends) == ENDING_WORDS
     assert {"attempt_failed", "attempt_returned", *ends} == FREEING_WORDS
-    assert set(TASK_WORDS) - {"accepted", "progressed", "deleted"} == MOVING_WORDS
+    assert set(TASK_WORDS) - {"accepted", "progressed", "cancel_reported", "deleted"} == MOVING_WORDS
+    assert {"cancel_reported", "deleted"} == FOLLOWING_WORDS
+    assert {*ends, "cancel_reported", "deleted"} == OVER_WORDS

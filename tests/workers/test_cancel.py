@@ -74,7 +74,7 @@ async def test_the_call_of_a_running_task_is_closed_whichever_process_cancels_it
         await wait_until(lambda: backend.broken_off == 1, "the backend to see its connection closed")
         assert (await working.alice.ended(following))["status"] == "FINISHED"
         await queue_holds(working, 0)
-        assert types(await working.alice.history(task_id)) == ["TaskSubmitted", "AttemptStarted", "TaskCancelled"]
+        assert types(await working.alice.history(task_id))[:3] == ["TaskSubmitted", "AttemptStarted", "TaskCancelled"]
 
 
 async def fail_then_hold(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:

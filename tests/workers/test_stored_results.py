@@ -119,7 +119,8 @@ async def test_what_a_killed_process_stored_is_swept_and_no_referenced_result_is
     assert await sweeper.run_once(utc_now()) == {"results_swept": 0, "unreadable": 0}, "too young to judge"
     assert (await sweeper.run_once(utc_now() + LATER))["results_swept"] == 1
     assert len(await stored_names(container.objects) - kept) == len(left) - 1, "the task that runs may still refer"
-    await give(container.commands, ref(2), task.CancelTask(reason="enough"))
+    reported = task.ReportCancel(attempt=1, outcome="requested", detail="")
+    await give(container.commands, ref(2), task.CancelTask(reason="enough"), reported)
     assert (await sweeper.run_once(utc_now() + LATER))["results_swept"] == 2
 
     assert await stored_names(container.objects) == kept

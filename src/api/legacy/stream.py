@@ -236,7 +236,7 @@ async def _lines(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the lines for a task's events. What a task that was taken up did before is read, and not sent."""
     ref, view = listed
-    sent_from = 0 if is_new else view.sequence + (view.status in ACTIVE)
+    sent_from = 0 if is_new else view.sequence + 1 if view.status in ACTIVE else view.ended_sequence or view.sequence
     try:
         async for item in container.feeds.feed(Scope(ref=ref), FeedPosition(0), HEARTBEAT_SECONDS, in_log=True):
             if item is None:

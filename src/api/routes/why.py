@@ -22,6 +22,7 @@ from ...events.task import (
     PRIORITIES,
     AttemptFailed,
     AttemptReturned,
+    CancelReported,
     Priority,
     TaskEvent,
     TaskFailed,
@@ -301,7 +302,7 @@ def _answer(
         case "PROCESSING":
             sentence = running_sentence(view)
         case "FINISHED" | "FAILED" | "CANCELLED":
-            ended = ended_info(view, _ending(task.events), utc_now())
+            ended = ended_info(view, _ending(task.events), _cancel_detail(view, task.events), utc_now())
             sentence = ended_sentence(view, ended.by)
     return WhyAnswer(
         task_id=task.ref.id,
@@ -323,6 +324,11 @@ def _answer(
 
 def _ending(history: Sequence[Stored[TaskEvent]]) -> Recorded[TaskEvent]:
     return next(stored.recorded for stored in reversed(history) if kind_of(stored.recorded.event).ends)
+
+
+def _cancel_detail(view: TaskView, history: Sequence[Stored[TaskEvent]]) -> str | None:
+    reports = (stored.recorded.event for stored in reversed(history) if view.cancel_outcome)
+    return next((event.detail for event in reports if isinstance(event, CancelReported)), None)
 
 
 def _last_error(history: Sequence[Stored[TaskEvent]]) -> str | None:

@@ -12,6 +12,7 @@ from ...events.envelope import NULL, Stored
 from ...events.ids import TaskRef
 from ...events.task import (
     NO_PLAN,
+    CancelOutcome,
     FailureKind,
     ParentFailure,
     Priority,
@@ -80,6 +81,10 @@ class TaskSummary(Struct, kw_only=True, rename="camel"):
     """The batch it was submitted with."""
     schedule_id: str | None
     """The recurring schedule that submitted it."""
+    cancel_outcome: CancelOutcome | None
+    """What became of the attempt that ran when the task was cancelled: the server `confirmed` that it stopped; it was
+    told so (`requested`); it did not say so (`unconfirmed`); it cannot be told (`impossible`). Null: none ran, or it is
+    not known, or not yet."""
 
 
 class TaskDetails(TaskSummary, kw_only=True, rename="camel"):
@@ -256,6 +261,7 @@ def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[st
         "concurrency_key": plan.concurrency_key or None,
         "batch_id": view.batch or None,
         "schedule_id": view.schedule or None,
+        "cancel_outcome": view.cancel_outcome,
     }
 
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from ...commands.task_holds import last_start, late_kind, option
 from ...events.envelope import Recorded
-from ...events.task import NO_PLAN, FailureKind, TaskEvent
+from ...events.task import NO_PLAN, CancelOutcome, FailureKind, TaskEvent
 from ...explain.holds import VERDICTS, Hold, HoldKind
 from ...instants import milliseconds, optional_milliseconds
 from ...projections.task_view import Status, TaskView
@@ -80,6 +80,10 @@ class EndedInfo(Struct, kw_only=True, rename="camel"):
     failure_kind: FailureKind | None
     parent_id: str | None
     """The parent whose failure ended it; null if none did."""
+    cancel_outcome: CancelOutcome | None
+    """As of the task."""
+    cancel_detail: str | None
+    """Why, in words."""
     release: str
     """What can be done now."""
 
@@ -167,7 +171,8 @@ def running_sentence(view: TaskView) -> str:
     return f"It runs on {view.server_id}: attempt {view.attempt} of {view.attempts}{how_far}."
 
 
-def ended_info(view: TaskView, ending: Recorded[TaskEvent], now: datetime) -> EndedInfo:
+def ended_info(view: TaskView, ending: Recorded[TaskEvent], cancel_detail: str | None, now: datetime) -> EndedInfo:
+    """Return how a task ended. `cancel_detail`: of what is known of its cancelled attempt."""
     error = view.error or None
     parents = (view.plan or NO_PLAN).depends_on
     return EndedInfo(
@@ -179,6 +184,8 @@ def ended_info(view: TaskView, ending: Recorded[TaskEvent], now: datetime) -> En
         parent_id=next(
             (parent for parent in parents if error and ending.by.kind == "system" and parent in error), None
         ),
+        cancel_outcome=view.cancel_outcome,
+        cancel_detail=cancel_detail,
         release=_what_can_be_done(view, now),
     )
 

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...events.server import ServerRegistered
+from ...events.task import CancelOutcome
 from .cog_prediction import (
     Metrics,
     Model,
@@ -38,7 +39,6 @@ from .dialect import (
     Answer,
     BadAnswer,
     Call,
-    CancelOutcome,
     Conversation,
     Dialect,
     Failed,

@@ -10,14 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ...commands.task_commands import Reporter, ReportProgress
 from ...events.envelope import NULL
 from ...events.server import ServerRegistered
-from ...events.task import FailureKind, ModelChoice
+from ...events.task import CancelOutcome, FailureKind, ModelChoice
 from ...events.task_type import Accepts
 from ...wire.trace import Trace
 
@@ -212,14 +212,6 @@ class Final(Struct, frozen=True, kw_only=True):
 
 
 Turn: TypeAlias = Answer | Next | Final
-
-CancelOutcome: TypeAlias = Literal[
-    "confirmed",  # the server said, or showed, that it stopped
-    "requested",  # it was told, by a request or a closed connection, and nothing says that it stopped
-    "unconfirmed",  # it should have said that it stopped, and did not
-    "impossible",  # it cannot be told: the work continues there
-]
-"""What is known of a server's work on an attempt after its task was cancelled."""
 
 
 class BadAnswer(Exception):

@@ -11,10 +11,11 @@ import math
 import structlog
 
 from ...backends.dialects.dialect import Accepted, Answer, Busy, Completed, Failed, FailedByBackend, Unsent, Update
-from ...backends.exchanges import OnUpdate
+from ...backends.exchanges import CancelReport, OnUpdate
 from ...clock import jitter, utc_now
 from ...commands.handler import PATIENCE_SECONDS, Known
-from ...commands.task_commands import AcceptAttempt, EndBusyWait, FailAttempt, Reporter, ReturnAttempt
+from ...commands.task import BY_CALLBACK
+from ...commands.task_commands import AcceptAttempt, EndBusyWait, FailAttempt, ReportCancel, Reporter, ReturnAttempt
 from ...commands.task_state import Processing, TaskState, Waiting
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
@@ -107,10 +108,10 @@ class Outcomes:
 
         return record
 
-    async def record(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer) -> None:
+    async def record(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer) -> bool:
         """Record an outcome and set the timer it needs; then its queue message may be acked, or nak'ed if it returned.
 
-        An outcome that the log refuses (the task was cancelled, the attempt declared lost) is dropped.
+        An outcome that the log refuses (the task was cancelled, the attempt declared lost) is dropped; return False.
         Raises StoreUnavailable only if a timer could not be set.
         """
         try:
@@ -119,6 +120,15 @@ class Outcomes:
             log.info("outcome.dropped", task=ref.id, attempt=_reporter(claimed).attempt, reason=str(refusal))
             outcome = "late"
         labelled(metrics.attempts, server_id, outcome).inc()
+        return outcome != "late"
+
+    async def report_cancel(self, ref: TaskRef, claimed: Known[TaskState], report: CancelReport) -> None:
+        """Record what became of an attempt whose task was cancelled; if it was not, or NATS is away, do nothing."""
+        command = ReportCancel(attempt=_processing(claimed).facts.attempt, outcome=report.outcome, detail=report.detail)
+        try:
+            await self._commands.task(ref, command, by=self._worker, cause=str(claimed.sequence))
+        except (Refused, StoreUnavailable) as error:
+            log.info("cancel-report.dropped", task=ref.id, reason=str(error))
 
     async def return_attempt(
         self,
@@ -210,6 +220,17 @@ class Outcomes:
             await self._container.timers.watch_deadline(ref, state.facts.attempt, state.deadline)
         else:
             await self._container.timers.cancel("deadline", ref)
+
+
+def after_answer(answer: Answer) -> CancelReport:
+    """Return what became of an attempt that was answered before it could be cancelled."""
+    match answer:
+        case Completed() | FailedByBackend() | Busy() | Unsent() | Failed(kind="rejected"):
+            return CancelReport("confirmed", "the server had ended before it could be told")
+        case Accepted():
+            return CancelReport("impossible", BY_CALLBACK)
+        case Failed():
+            return CancelReport("unconfirmed", answer.error)
 
 
 def _is_running(state: TaskState | None, attempt: int) -> bool:

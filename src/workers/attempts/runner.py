@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from ...backends.client import BackendClient
 from ...backends.dialects import dialect_of
 from ...backends.dialects.dialect import Accepted, Answer, Busy, Call, Failed, Unsent
+from ...backends.exchanges import CancelReport
 from ...clock import secret_token
 from ...commands.handler import Known
 from ...commands.server import CircuitIsOpen, Present, TryCircuit
@@ -42,7 +43,7 @@ from ..fleet.circuit_breaker import CircuitBreaker, Consequence
 from ..fleet.server_keys import Misconfigured, ServerKeys
 from ..fleet.slots import Slots
 from .in_flight import InFlight
-from .outcomes import Outcomes
+from .outcomes import Outcomes, after_answer
 from .parents import Parents, SentParents
 from .stale_delivery import LOOK_AGAIN, StaleDeliveries
 
@@ -53,6 +54,10 @@ KEY_PAUSE_FACTOR = 4
 """How much longer a task pauses whose model key does not open than one without a server: 0.2 s, then up to 32 s."""
 UNSENT_PAUSE = timedelta(seconds=1)
 """Delay before a task is tried again that could not be sent: this process lacks descriptors or memory."""
+
+
+NO_CALL = CancelReport("confirmed", "the server was not called")
+LOST_CALL = CancelReport("unconfirmed", "the worker ended before the server could be told")
 
 
 class ReadyTask(Struct, frozen=True, kw_only=True):
@@ -91,6 +96,8 @@ class _UnderWay(Struct):
     """What waits for the server's answer; None if nothing does, or if the call was given up."""
     cancelled: int = 0
     """The attempt that the log says was cancelled."""
+    cancel_report: CancelReport = NO_CALL
+    """What became of a call that was cancelled."""
 
     @property
     def is_cancelled(self) -> bool:
@@ -216,11 +223,13 @@ class AttemptRunner:
         if answer is None:
             await self._give_up(queued, claimed, under_way)
             return
-        await self._outcomes.record(queued.ref, server_id, claimed, answer)
+        is_recorded = await self._outcomes.record(queued.ref, server_id, claimed, answer)
         self._forget(queued.ref, under_way)  # a retry may come at once
         await self._release(queued, answer)
         if consequence is not None:
             await self._circuit_breaker.update(server, consequence)
+        if under_way.is_cancelled or not is_recorded:
+            await self._outcomes.report_cancel(queued.ref, claimed, after_answer(answer))
 
     async def _open_keys(self, queued: ReadyTask, server: Present) -> _Keys | None:
         """Return the keys of an attempt. None if one does not open: nothing was claimed, and the message is nak'ed."""
@@ -313,12 +322,14 @@ class AttemptRunner:
         if self._is_given_up(under_way):
             return None
         on_update = self._outcomes.forwarder(queued.ref, claimed)
+        exchanges = self._backend.begin(dialect_of(server.settings, definition), server.settings, call, on_update)
         under_way.calling = attempt = asyncio.current_task()
         assert attempt is not None
         try:
-            return await self._backend.call(dialect_of(server.settings, definition), server.settings, call, on_update)
+            return await exchanges.run()
         except asyncio.CancelledError:
             if under_way.calling is None:
+                under_way.cancel_report = exchanges.cancelled or LOST_CALL
                 return None
             raise  # this attempt was cancelled, not only its call
         finally:
@@ -341,7 +352,9 @@ class AttemptRunner:
 
     async def _give_up(self, queued: ReadyTask, claimed: Known[TaskState], under_way: _UnderWay) -> None:
         if under_way.is_cancelled:  # the log says so already
+            self._forget(queued.ref, under_way)  # a retry may come at once
             await self._in_flight.ack(queued.message)
+            await self._outcomes.report_cancel(queued.ref, claimed, under_way.cancel_report)
             return
         await self._outcomes.return_attempt(queued.ref, claimed, "the worker is shutting down")
         await self._in_flight.nak(queued.message)
