@@ -306,4 +306,87 @@ def event(name: str, content: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), in_json(content))
 
 
-FIXTURES: dict[str, WireFixture] = {"cog": CogWire(), "oip": OipWire(), "taskstream": TaskstreamWire()}
+def chat_part(text: str, **more: Any) -> bytes:
+    """Return a part of a streamed chat completion."""
+    choice = {"index": 0, "delta": {"content": text}, **more}
+    return b"data: " + in_json({"id": "c1", "object": "chat.completion.chunk", "choices": [choice]}) + b"\n\n"
+
+
+def vllm_metrics(running: int, waiting: int = 0) -> bytes:
+    """Return what vLLM's `/metrics` says of its requests."""
+    labels = '{engine="0",model_name="m"}'
+    lines = [f"vllm:num_requests_running{labels} {running}.0", f"vllm:num_requests_waiting{labels} {waiting}.0"]
+    return "\n".join(["# TYPE vllm:num_requests_running gauge", *lines, ""]).encode()
+
+
+class OpenAIWire(WireFixture):
+    """A server of chat completions, streamed and whole. What a test wants answered is the field `timings`."""
+
+    cancels: ClassVar[list[tuple[Wire, CancelOutcome]]] = [
+        (Wire(200, vllm_metrics(0), "text/plain"), "confirmed"),
+        (Wire(200, b"# other metrics", "text/plain"), "requested"),
+        (Wire(404), "requested"),
+    ]
+
+    def server(self, url: str) -> ServerRegistered:
+        return ServerRegistered(server_id="s1", name="", provider="", predict_url=f"{url}/v1")
+
+    def aside(self, request: Received) -> Wire | None:
+        return Wire(404) if self.is_cancel(request) else None
+
+    def payload(self, body: bytes) -> Any:
+        return {name: value for name, value in json.loads(body).items() if not name.startswith("stream")}
+
+    def data(self, result: Any) -> Any:
+        return result["timings"]
+
+    def success(self, data: Any) -> Wire:
+        message = {"role": "assistant", "content": ""}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        return Wire(200, in_json({"object": "chat.completion", "choices": choices, "timings": data}))
+
+    def failure(self, reason: str) -> None:
+        return None
+
+    def rejection(self, reason: str) -> Wire:
+        return Wire(400, in_json({"error": {"message": reason, "type": "BadRequestError", "code": 400}}))
+
+    def busy(self) -> Wire:
+        return Wire(429, in_json({"error": {"message": "slow down", "type": "rate_limit_error", "code": "429"}}))
+
+    def acceptance(self, backend_task_id: str) -> None:
+        return None
+
+    def stream(self, output: list[str], data: Any = None, *, failure: str = "", ends: bool = True) -> StreamWire | None:
+        if failure:
+            return None
+        last = b"data: " + in_json({"choices": [], "usage": {}, "timings": data}) + b"\n\n"
+        ending = [chat_part("", finish_reason="stop"), last, b"data: [DONE]\n\n"]
+        return StreamWire("text/event-stream", [*map(chat_part, output), *(ending if ends else [])])
+
+    def running(self) -> Respond:
+        async def respond(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            await response.write(chat_part("It "))
+            await asyncio.Event().wait()
+            return response
+
+        return respond
+
+    def is_cancel(self, request: Received) -> bool:
+        return request.path == "/metrics"
+
+    def healthy(self) -> Wire:
+        return Wire(200, in_json({"object": "list", "data": [{"id": "m", "object": "model"}]}))
+
+    def unhealthy(self) -> Wire:
+        return Wire(200, b"<html>", "text/html")
+
+
+FIXTURES: dict[str, WireFixture] = {
+    "cog": CogWire(),
+    "oip": OipWire(),
+    "openai": OpenAIWire(),
+    "taskstream": TaskstreamWire(),
+}

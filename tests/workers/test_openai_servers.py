@@ -1,0 +1,119 @@
+"""Servers of the dialect `openai`, end to end: tasks of a server that speaks as vLLM does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from testkit.service import Service
+from testkit.vllm import WORDS, VllmServer
+from testkit.waiting import wait_until
+
+from .behaviour import types
+
+KEY = "sk-of-the-vllm-server"
+
+
+@pytest.fixture
+async def vllm() -> AsyncIterator[VllmServer]:
+    async with VllmServer(key=KEY) as found:
+        yield found
+
+
+def registration(vllm: VllmServer, server_id: str = "v1", **more: Any) -> dict[str, Any]:
+    endpoints = {"predict": f"{vllm.base_url}/v1"}
+    named = {"id": server_id, "name": server_id, "provider": "vllm", "dialect": "openai"}
+    return {**named, "endpoints": endpoints, "apiKey": vllm.key or None, **more}
+
+
+async def register(service: Service, vllm: VllmServer, server_id: str = "v1", **more: Any) -> None:
+    await service.admin.done("POST", "/api/servers", registration(vllm, server_id, **more))
+    await service.admin.server_is(server_id, "online")
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    return {"payload": {"messages": [{"role": "user", "content": text}], **more}}
+
+
+async def test_a_chat_is_one_object_and_its_text_is_seen_as_it_comes(service: Service, vllm: VllmServer) -> None:
+    await register(service, vllm)
+
+    task_id = await service.alice.submit(chat("tell"))
+    details = await service.alice.ended(task_id)
+
+    result = details["result"]["data"]
+    assert result["object"] == "chat.completion"
+    assert result["choices"][0]["message"] == {"role": "assistant", "content": WORDS}
+    assert result["usage"] == {"completion_tokens": 7}
+    output = "".join(event.get("output", "") for event in await service.alice.history(task_id))
+    assert output == WORDS
+
+
+async def test_a_payload_may_name_its_endpoint(service: Service, vllm: VllmServer) -> None:
+    await register(service, vllm)
+
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/completions", "body": {"prompt": "tell"}}
+    details = await service.alice.ended(await service.alice.submit({"payload": line}))
+    refused = await service.alice.ended(await service.alice.submit({"payload": {"url": "/v1/files", "body": {}}}))
+
+    assert details["result"]["data"]["choices"][0]["text"] == WORDS
+    assert refused["status"] == "FAILED"
+    assert "$.payload.url" in refused["error"]
+    assert "/v1/files" not in vllm.paths
+
+
+async def test_a_cancelled_task_frees_its_place_on_the_server(service: Service, vllm: VllmServer) -> None:
+    await register(service, vllm)
+    task_id = await service.alice.submit(chat("hold"))
+    await wait_until(lambda: vllm.running == 1, "the task to run")
+
+    await service.alice.post(f"/api/task/{task_id}/cancel")
+
+    shown = await service.alice.until(
+        f"/api/task/{task_id}", lambda body: body["taskDetails"]["cancelOutcome"], "what became of it"
+    )
+    assert shown["taskDetails"]["cancelOutcome"] == "confirmed"
+    assert vllm.running == 0
+
+
+@pytest.mark.parametrize(("wish", "attempts"), [("error 500", 2), ("cut", 2), ("error 400", 1)])
+async def test_a_failure_within_the_stream_is_none_of_success(
+    service: Service, vllm: VllmServer, wish: str, attempts: int
+) -> None:
+    await register(service, vllm)
+
+    details = await service.alice.ended(await service.alice.submit({**chat(wish), "attempts": 2}))
+
+    assert details["status"] == "FAILED"
+    assert len(vllm.asked) == attempts
+    assert wish == "cut" or "out of memory" in details["error"]
+
+
+async def test_a_task_waits_for_a_full_server_and_loses_no_attempt(service: Service, vllm: VllmServer) -> None:
+    vllm.most = 0
+    await register(service, vllm)
+    task_id = await service.alice.submit({**chat("tell"), "attempts": 1})
+
+    async def returned() -> bool:
+        return "AttemptReturned" in types(await service.alice.history(task_id))
+
+    await wait_until(returned, "the server to be busy")
+    vllm.most = 1
+
+    assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+
+
+async def test_the_list_of_models_is_the_health_check_whatever_heartbeats_say(
+    service: Service, vllm: VllmServer
+) -> None:
+    vllm.is_healthy = False
+    await service.admin.done("POST", "/api/servers", registration(vllm))
+    await service.admin.done("POST", "/api/servers/v1/heartbeat", {})
+
+    found = await service.admin.until("/api/servers/v1", lambda server: "503" in server["statusReason"], "a check")
+    assert found["status"] == "offline"
+
+    vllm.is_healthy = True
+    await service.admin.server_is("v1", "online")
