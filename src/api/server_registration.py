@@ -14,6 +14,7 @@ from ..backends.dialects.oip import Oip, place_of
 from ..clock import utc_now
 from ..commands.handler import Handled
 from ..commands.server import (
+    AUTO,
     ChangeServer,
     Present,
     RegisterServer,
@@ -29,7 +30,7 @@ from ..submission.body import parse_json_object
 from ..wire.addresses import BadAddress
 from .auth.access import ApiRequest, Origin
 from .bodies import decoded_as, read_body
-from .schemas.dialects import read_dialect
+from .schemas.dialects import read_server_dialect
 from .schemas.servers import (
     PRESENT_STATE,
     EndpointsChange,
@@ -130,7 +131,7 @@ async def read_settings(container: Container, body: RegisterBody) -> ServerRegis
         health_expect=expectation(body.health_expect),
         remove_after=removal(body.remove_after),
         is_permanent=body.remove_after is None,
-        dialect=read_dialect(body.dialect),
+        dialect=read_server_dialect(body.dialect),
         model=body.model or "",
     )
     check_model(settings)
@@ -161,12 +162,12 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         "health_expect": _read(body.health_expect, expectation),
         "remove_after": _read(body.remove_after, removal),
         "is_permanent": _read(body.remove_after, lambda seconds: seconds is None),
-        "dialect": _read(body.dialect, read_dialect),
+        "dialect": _read(body.dialect, read_server_dialect),
         "model": _read(body.model, lambda name: name or ""),
     }
     current = await find_server(container, server_id)  # before a key is sealed for it
     change = ServerChange(**changes)
-    check_model(change.of(current.settings))
+    check_model(change.of(current.registered))
 
     def changing(key_id: str, is_kept: bool) -> ChangeServer:
         return ChangeServer(change=replace(change, api_key_id=key_id), keeps_key=is_kept)
@@ -262,7 +263,7 @@ def check_model(settings: ServerRegistered) -> None:
         raise InvalidInput(
             "must name the model, as in …/v2/models/{model}/infer; or set `model`", "$.endpoints.predict"
         )
-    if settings.model and settings.dialect not in ("", Oip.name):
+    if settings.model and settings.dialect not in ("", Oip.name, AUTO):
         raise InvalidInput(f"is only for servers of the dialect `{Oip.name}`", "$.model")
 
 

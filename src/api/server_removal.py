@@ -91,7 +91,7 @@ def restoring(container: Container, command: RestoreServer, state: ServerState) 
         assert isinstance(event, ServerRestored)
         assert isinstance(state, Removed)
         assert state.before is not None
-        return RegisterServer(settings=structs.replace(state.before.settings, api_key_id=event.api_key_id))
+        return RegisterServer(settings=structs.replace(state.before.registered, api_key_id=event.api_key_id))
     return command
 
 

@@ -14,6 +14,7 @@ from ..events.server import ServerRegistered
 from ..wire.body_limit import AnswerTooLarge, read_capped
 from ..wire.connections import ALONE, ask
 from .connection_errors import describe, local_lack
+from .detection import Detected, detect
 from .dialects import dialect_of
 from .dialects.dialect import Answer, Call, Dialect, Probe
 from .exchanges import OUT_OF_MEMORY, Exchanges, OnUpdate
@@ -46,6 +47,10 @@ class BackendClient:
     async def call(self, dialect: Dialect, server: ServerRegistered, call: Call, on_update: OnUpdate) -> Answer:
         """Make an attempt and return its outcome; never raises for anything the server does."""
         return await self.begin(dialect, server, call, on_update).run()
+
+    async def detect(self, server: ServerRegistered, api_key: str | None) -> Detected:
+        """Find out what a server speaks; never raises for anything the server does. `api_key`: the server's own."""
+        return await detect(self._session, server, api_key)
 
     async def probe(self, server: ServerRegistered, api_key: str | None = None) -> Probe:
         """Check a server's health once; never raises for anything the server does.

@@ -25,11 +25,15 @@ from msgspec.structs import asdict, replace
 from ..errors import ApiKeyDestroyed, ApiKeyReplaced, NotFound
 from ..events import server as events
 from ..events.envelope import Actor, Recorded
-from ..events.server import ServerEvent, ServerRegistered
+from ..events.server import DialectDetected, ServerEvent, ServerRegistered
 
 LONGEST_COOLDOWN = timedelta(minutes=5)
 NOT_CHECKED = "not checked yet"
 """The reason of a server's status until its first check."""
+AUTO = "auto"
+"""The dialect of a registration that leaves it to detection."""
+NOT_DETECTED = "dialect not detected yet"
+"""Beginning of the status reason of a server that is reached and whose dialect is not known yet."""
 MISCONFIGURED = "misconfigured: "
 """Beginning of the status reason of a server that only an admin can put right. It is not removed for being offline."""
 REASONS_AT_ONCE = 3
@@ -66,6 +70,14 @@ class CircuitIsHalfOpen(Struct, frozen=True, kw_only=True, tag="half-open"):
 Circuit: TypeAlias = CircuitIsClosed | CircuitIsOpen | CircuitIsHalfOpen
 
 
+class DetectedDialect(Struct, frozen=True, kw_only=True):
+    """What a server was found to speak, and when."""
+
+    event: DialectDetected
+    at: datetime
+    """UTC."""
+
+
 class Absent(Struct, frozen=True, tag="absent"):
     """Never registered."""
 
@@ -74,6 +86,7 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     """Registered."""
 
     settings: ServerRegistered
+    """With the dialect that applies."""
     registered_at: datetime
     online: bool = False
     changed_at: datetime
@@ -88,6 +101,18 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     maintenance_since: datetime | None = None
     """UTC. None: not in maintenance."""
     circuit: Circuit = CircuitIsClosed()
+    detected: DetectedDialect | None = None
+    """None: its dialect is registered, or not detected yet."""
+
+    @property
+    def registered(self) -> ServerRegistered:
+        """Its settings as they were registered."""
+        return self.settings if self.detected is None else replace(self.settings, dialect=AUTO)
+
+    @property
+    def is_undetected(self) -> bool:
+        """True while it is not known what it speaks: it gets no tasks."""
+        return self.settings.dialect == AUTO
 
     @property
     def server_id(self) -> str:
@@ -218,6 +243,13 @@ class RestoreServer(Struct, frozen=True, kw_only=True):
     """As of RegisterServer."""
 
 
+class RecordDialect(Struct, frozen=True, kw_only=True):
+    """Record what a server was found to speak. Nothing changes if its registration names a dialect by now, or another
+    address."""
+
+    detected: DialectDetected
+
+
 class ForgetServer(Struct, frozen=True, kw_only=True):
     """Stop checking a removed server; then its API key may be destroyed."""
 
@@ -237,6 +269,7 @@ ServerCommand: TypeAlias = (
     | RemoveOffline
     | RestoreServer
     | ForgetServer
+    | RecordDialect
 )
 
 
@@ -293,7 +326,9 @@ def decide_present(command: ServerCommand, state: Present, now: datetime) -> Seq
         case RegisterServer():
             return register(command, state)
         case ChangeServer():
-            return register(RegisterServer(settings=command.change.of(state.settings)), state)
+            return register(RegisterServer(settings=command.change.of(state.registered)), state)
+        case RecordDialect():
+            return record_dialect(command, state)
         case MarkOnline() | MarkOffline():
             return set_status(command, state, now)
         case SetMaintenance():
@@ -336,6 +371,8 @@ def decide_removed(command: ServerCommand, state: Removed) -> Sequence[ServerEve
 
 def set_status(command: MarkOnline | MarkOffline, state: Present, now: datetime) -> Sequence[ServerEvent]:
     """Return the event of another status, or of another reason for the same one."""
+    if isinstance(command, MarkOnline) and state.is_undetected:
+        command = MarkOffline(reason=NOT_DETECTED)
     online = isinstance(command, MarkOnline)
     if online == state.online:
         return change_reason(command.reason, state, now)
@@ -360,9 +397,23 @@ def _without_durations(reason: str) -> str:
 
 
 def register(command: RegisterServer, state: ServerState) -> Sequence[ServerEvent]:
-    if isinstance(state, Present) and state.settings == command.settings:
+    if isinstance(state, Present) and state.registered == command.settings:
         return []
     return [command.settings]
+
+
+def record_dialect(command: RecordDialect, state: Present) -> Sequence[ServerEvent]:
+    """Return the event of a detection; none if nothing is new, or it is not about the present registration."""
+    found, registered = command.detected, state.registered
+    if registered.dialect != AUTO or registered.predict_url != found.predict_url:
+        return []
+    if state.detected is not None and _same_finding(state.detected.event, found):
+        return []
+    return [found]
+
+
+def _same_finding(before: DialectDetected, after: DialectDetected) -> bool:
+    return (before.dialect, before.preset, before.program) == (after.dialect, after.preset, after.program)
 
 
 def set_maintenance(command: SetMaintenance, state: Present) -> Sequence[ServerEvent]:
@@ -436,8 +487,9 @@ def _registered(state: ServerState, event: ServerRegistered, at: datetime) -> Pr
     fresh = Present(settings=event, registered_at=at, changed_at=at, status_reason=NOT_CHECKED)
     if not isinstance(state, Present):
         return fresh
-    if _same_place(state.settings, event):
-        return replace(state, settings=event, registered_at=at)
+    if _same_place(state.registered, event):
+        settings = event if state.detected is None else with_dialect(event, state.detected.event)
+        return replace(state, settings=settings, registered_at=at)
     return replace(
         fresh,
         maintenance=state.maintenance,
@@ -499,6 +551,9 @@ def _evolve_present(state: Present, recorded: Recorded[ServerEvent]) -> ServerSt
             return replace(state, circuit=CircuitIsHalfOpen(failures=known.failures, reason=known.reason))
         case events.CircuitClosed():
             return replace(state, circuit=CircuitIsClosed())
+        case DialectDetected():
+            detected = DetectedDialect(event=event, at=recorded.at)
+            return replace(state, settings=with_dialect(state.registered, event), detected=detected)
         case events.ServerRemoved():
             return _removed(state, recorded, event)
         case ServerRegistered() | events.ServerRestored() | events.ServerForgotten():
@@ -518,6 +573,15 @@ def _removed(before: Present | None, recorded: Recorded[ServerEvent], event: eve
     )
 
 
+def with_dialect(registered: ServerRegistered, event: DialectDetected) -> ServerRegistered:
+    """Return settings with what was detected."""
+    return replace(registered, dialect=event.dialect)
+
+
 def _same_place(before: ServerRegistered, after: ServerRegistered) -> bool:
-    """Return True if what is known of a server's health still applies: its URL is the same."""
-    return (before.predict_url, before.health_url) == (after.predict_url, after.health_url)
+    """Return True if what is known of a server's health still applies: its URL and its dialect are the same."""
+    return (before.predict_url, before.health_url, before.dialect) == (
+        after.predict_url,
+        after.health_url,
+        after.dialect,
+    )

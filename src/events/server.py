@@ -76,6 +76,32 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
         return self.is_async or self.callback
 
 
+class DetectionEvidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One probe of a detection."""
+
+    path: str
+    """Below the server's base address."""
+    status: int = 0
+    """Of the answer; 0: there was none."""
+    sign: str = ""
+    """What the answer had; empty: nothing that is known."""
+
+
+class DialectDetected(Event, frozen=True, kw_only=True):
+    """A server that is registered with the dialect `auto` was found to speak a dialect, which applies from now on."""
+
+    server_id: str
+    predict_url: str
+    """The address that was probed; a registration with another one needs another detection."""
+    dialect: str
+    preset: str = ""
+    """Name of the preset that fits its program; empty: none."""
+    program: str = ""
+    """Its program, as it says."""
+    evidence: tuple[DetectionEvidence, ...] = ()
+    """What was asked, in order, and what the answers had."""
+
+
 class ServerWentOnline(Event, frozen=True, kw_only=True):
     server_id: str
     reason: str
@@ -167,4 +193,5 @@ ServerEvent: TypeAlias = (
     | ServerRemoved
     | ServerRestored
     | ServerForgotten
+    | DialectDetected
 )

@@ -14,6 +14,7 @@ from taskstream.commands.server import (
     ABSENT,
     LONGEST_COOLDOWN,
     NOT_CHECKED,
+    NOT_DETECTED,
     REASONS_AT_ONCE,
     ChangeServer,
     Circuit,
@@ -26,6 +27,7 @@ from taskstream.commands.server import (
     MarkOnline,
     OpenCircuit,
     Present,
+    RecordDialect,
     RegisterServer,
     Removed,
     RemoveOffline,
@@ -42,6 +44,8 @@ from taskstream.events.server import (
     CircuitClosed,
     CircuitHalfOpened,
     CircuitOpened,
+    DetectionEvidence,
+    DialectDetected,
     MaintenanceEnded,
     MaintenanceStarted,
     ServerForgotten,
@@ -99,6 +103,7 @@ EVERYTHING_BUT_REGISTER: list[Any] = [
     RemoveOffline(reason="", since=NOW),
     ChangeServer(change=ServerChange(weight=3)),
     RestoreServer(reason="", is_kept=True),
+    RecordDialect(detected=DialectDetected(server_id="s1", predict_url="http://h/predict", dialect="cog")),
 ]
 
 
@@ -439,3 +444,82 @@ def test_maintenance_has_a_beginning_until_it_ends() -> None:
     assert new(started).state.maintenance_since == NOW
     assert new(started, registered(predict_url="http://two.example/predict")).state.maintenance_since == NOW
     assert new(started, MaintenanceEnded(server_id="s1")).state.maintenance_since is None
+
+
+# Detection
+
+
+def found(dialect: str = "oip", **more: Any) -> DialectDetected:
+    url = registered().predict_url
+    evidence = (DetectionEvidence(path="/v2", status=200, sign="JSON with `extensions`"),)
+    return DialectDetected(server_id="s1", predict_url=url, dialect=dialect, evidence=evidence, **more)
+
+
+AUTO = registered(dialect="auto")
+undetected = given(AUTO)
+detected = undetected(found())
+
+
+def test_a_dialect_that_is_detected_applies_and_the_registration_stays_auto() -> None:
+    state: Present = undetected.when(RecordDialect(detected=found())).then(found()).given.state
+
+    assert state.settings == registered(dialect="oip")
+    assert state.registered == AUTO
+    assert state.detected is not None
+    assert (state.detected.event, state.detected.at) == (found(), NOW)
+
+
+def test_a_server_whose_dialect_is_not_known_stays_offline_whatever_is_heard_of_it() -> None:
+    undetected.when(MarkOnline(reason="heartbeat")).then(changed(NOT_DETECTED))
+    detected.when(MarkOnline(reason="answers")).then(WENT_ONLINE)
+
+
+def test_the_same_finding_again_changes_nothing_and_another_one_applies() -> None:
+    detected.when(RecordDialect(detected=replace(found(), evidence=()))).is_quiet()
+    detected.when(RecordDialect(detected=found("cog"))).then(found("cog"))
+
+
+@pytest.mark.parametrize(
+    "settings", [registered(dialect="cog"), registered(dialect="auto", predict_url="http://other/")]
+)
+def test_a_finding_about_another_registration_changes_nothing(settings: ServerRegistered) -> None:
+    given(settings).when(RecordDialect(detected=found())).is_quiet()
+
+
+def test_a_registration_with_auto_again_keeps_what_was_detected() -> None:
+    detected.when(RegisterServer(settings=AUTO)).is_quiet()
+
+    heavier = replace(AUTO, weight=3)
+    state: Present = detected(WENT_ONLINE).when(RegisterServer(settings=heavier)).then(heavier).given.state
+
+    assert (state.settings.dialect, state.settings.weight, state.online) == ("oip", 3, True)
+    assert state.detected is not None
+
+
+def test_a_change_of_a_detected_server_keeps_auto_unless_it_names_a_dialect() -> None:
+    detected.when(ChangeServer(change=ServerChange(weight=3))).then(replace(AUTO, weight=3))
+
+    named: Present = (
+        detected(WENT_ONLINE)
+        .when(ChangeServer(change=ServerChange(dialect="cog")))
+        .then(registered(dialect="cog"))
+        .given.state
+    )
+
+    assert (named.settings.dialect, named.detected, named.online) == ("cog", None, False)
+
+
+def test_another_address_needs_another_detection() -> None:
+    moved = replace(AUTO, predict_url="http://other/")
+
+    state: Present = detected(WENT_ONLINE).when(RegisterServer(settings=moved)).then(moved).given.state
+
+    assert (state.is_undetected, state.online) == (True, False)
+
+
+def test_what_was_detected_comes_back_with_a_removed_server() -> None:
+    back = detected(KEPT).when(RestoreServer(reason="answers", is_kept=True))
+
+    state: Present = back.then(ServerRestored(server_id="s1", reason="answers")).given.state
+
+    assert (state.settings.dialect, state.registered.dialect) == ("oip", "auto")

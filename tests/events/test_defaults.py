@@ -80,6 +80,8 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "model": "",
     },
     server.HealthExpectation: {"status": (), "json": {}},
+    server.DetectionEvidence: {"status": 0, "sign": ""},
+    server.DialectDetected: {"preset": "", "program": "", "evidence": ()},
     server.ServerRemoved: {"is_kept": False},
     server.ServerRestored: {"api_key_id": ""},
     server.MaintenanceStarted: {"reason": ""},

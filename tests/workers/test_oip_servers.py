@@ -33,7 +33,7 @@ class KServe(HttpServer):
             self.asked.append(await request.json())
             found = KSERVE[self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]]
         else:
-            found = KSERVE["no such model"]
+            found = KSERVE["server" if request.path == "/v2" else "no such model"]
         body = found.body.replace(b'"a1"', b'"%s"' % self.asked[-1]["id"].encode()) if self.asked else found.body
         return web.Response(status=found.status, body=body, content_type="application/json")
 

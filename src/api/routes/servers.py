@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import cast
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from ...backends.dialects import is_checked
@@ -25,11 +26,12 @@ from ...projections.active import is_projected
 from ...projections.heartbeats import Heartbeat
 from ...streams.jetstream.messages import last_sequence_of_most
 from ...streams.topology.definitions import TASKS
-from ..auth.access import ApiRequest, acts_for, check_server, origin
+from ..auth.access import ApiRequest, Origin, acts_for, check_server, origin
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..parameters import Cursor, RemovedOnly, ServerId, ServerLimit, page_of
 from ..routing import RouteHandler, Routes
+from ..schemas.detection import DetectAnswer
 from ..schemas.servers import (
     MOST_METRICS,
     CleanupAnswer,
@@ -52,6 +54,7 @@ from ..schemas.servers import (
     short_server,
 )
 from ..schemas.shared import DoneAnswer, ReasonBody
+from ..server_detection import detect_dialect
 from ..server_registration import change, command_server, find_server, read_registration, register
 from ..server_removal import remove, remove_offline, restore, revive
 
@@ -128,6 +131,12 @@ async def short_page(container: Container, user: Identity, limit: int, cursor: s
     )
 
 
+async def detected(container: Container, server_id: str, signed: Origin) -> DetectAnswer | None:
+    """Find out what a server speaks, if it is registered with the dialect `auto` and that is not known; else None."""
+    server = await find_server(container, server_id)
+    return await detect_dialect(container, server, signed) if server.is_undetected else None
+
+
 def server_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/servers", "Servers", roles=("admin",))
     depth = container.settings.max_json_depth
@@ -140,7 +149,9 @@ def server_routes(container: Container) -> list[RouteHandler]:
         setting use PATCH. Fields of a server's present state, as GET returns them, are ignored.
         """
         body, given = await read_registration(request, depth)
-        return RegisterAnswer(id=body.id, reset=await register(container, body, given, origin(request)))
+        reset = await register(container, body, given, origin(request))
+        found = await detected(container, body.id, origin(request))
+        return RegisterAnswer(id=body.id, reset=reset, detected=found or UNSET)
 
     @routes.get("/", "List servers", "A page of servers, by id", roles=SERVERS_AND_ADMINS)
     async def list_servers(
@@ -171,6 +182,7 @@ def server_routes(container: Container) -> list[RouteHandler]:
     async def change_server(request: ApiRequest, server_id: ServerId) -> ServerSummary:
         """Change the settings in the body and leave the others, with the API key. The server is checked at once."""
         await change(container, server_id, await read_as(request, ServerPatch, depth), origin(request))
+        await detected(container, server_id, origin(request))
         return await show(container, await find_server(container, server_id))
 
     @routes.post(
@@ -188,6 +200,15 @@ def server_routes(container: Container) -> list[RouteHandler]:
         """
         await restore(container, server_id, await read_as(request, RestoreBody, depth), origin(request))
         return await show(container, await find_server(container, server_id))
+
+    @routes.post("/{server_id:str}/detect", "Detect a dialect", "What the probes found", fails=[409])
+    async def detect_again(request: ApiRequest, server_id: ServerId) -> DetectAnswer:
+        """Ask a server what it speaks: a few GET requests of 2 seconds each, which call no model.
+
+        If it is registered with the dialect `auto`, what is found applies at once, also in place of what was found
+        before. Otherwise nothing changes.
+        """
+        return await detect_dialect(container, await find_server(container, server_id), origin(request))
 
     @routes.post(
         "/{server_id:str}/heartbeat",

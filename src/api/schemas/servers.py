@@ -21,7 +21,8 @@ from ...wire.fields import (
     Name,
     ServerName,
 )
-from .dialects import DialectName
+from .detection import DetectAnswer, DetectedInfo, detected_info
+from .dialects import ServerDialectName
 from .shared import Page, ReasonBody
 
 _URL = {"format": "uri", "pattern": "^https?://"}
@@ -120,8 +121,8 @@ class RegisterBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
     """What a healthy answer has; null: any 2xx."""
     remove_after: _RemoveAfter | UnsetType | None = UNSET
     """Seconds offline after which it is removed; null: never. Left out: as TASKSTREAM_SERVER_REMOVE_AFTER says."""
-    dialect: DialectName | None = None
-    """Wire format it speaks; null: that of the task's type, else `taskstream`."""
+    dialect: ServerDialectName | None = None
+    """Wire format it speaks; null: that of the task's type, else `taskstream`. `auto`: it is found out."""
     model: Name | None = None
     """Its model there, for the dialect `oip`; null: `endpoints.predict` names it."""
 
@@ -131,7 +132,7 @@ PRESENT_STATE = frozenset(
         "status", "statusReason", "statusSince", "offlineSince", "maintenance", "maintenanceReason", "maintenanceSince",
         "circuit", "circuitOpenUntil", "circuitReason", "circuitOwner", "registeredAt", "lastHeartbeat", "latencyMs",
         "busySince", "nextTryAt", "currentLimit", "activeTasks", "reportedActiveTasks", "metrics", "hasApiKey",
-        "removed", "createdAt", "updatedAt",
+        "removed", "createdAt", "updatedAt", "dialectDetected",
     }
 )  # fmt: skip
 """Fields of a registration that are ignored: a server's present state, which older clients keep beside its settings and
@@ -165,7 +166,7 @@ class ServerPatch(Struct, kw_only=True, rename="camel", forbid_unknown_fields=Tr
     """Null: any 2xx."""
     remove_after: _RemoveAfter | UnsetType | None = UNSET
     """Seconds; null: never."""
-    dialect: DialectName | UnsetType | None = UNSET
+    dialect: ServerDialectName | UnsetType | None = UNSET
     """Null: that of the task's type, else `taskstream`."""
     model: Name | UnsetType | None = UNSET
     """Null: `endpoints.predict` names it."""
@@ -231,7 +232,9 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     remove_after: float | UnsetType | None = UNSET
     """Seconds offline after which it is removed; null: never. Missing: as TASKSTREAM_SERVER_REMOVE_AFTER says."""
     dialect: str | None
-    """Wire format it speaks; null: that of the task's type, else `taskstream`."""
+    """Wire format it speaks, as registered; null: that of the task's type, else `taskstream`."""
+    dialect_detected: DetectedInfo | None
+    """With `auto`: what it was found to speak; null: not known yet, so it is offline."""
     model: str | None
     """Its model there, for the dialect `oip`; null: `endpoints.predict` names it."""
     status: Literal["online", "offline"]
@@ -308,6 +311,8 @@ class RegisterAnswer(Struct, kw_only=True):
     reset: list[str]
     """Settings of the replaced registration that were left out and so have their defaults now; `apiKey`: the stored key
     is destroyed. Empty for a new server."""
+    detected: DetectAnswer | UnsetType = UNSET
+    """With the dialect `auto`: what it was found to speak now. Missing: another dialect, or it was found before."""
 
 
 class ShortServer(Struct, kw_only=True, rename="camel"):
@@ -410,7 +415,8 @@ def server_summary(
         health_auth=settings.health_auth,
         health_expect=_expectation(settings.health_expect),
         remove_after=None if settings.is_permanent else seconds,
-        dialect=settings.dialect or None,
+        dialect=server.registered.dialect or None,
+        dialect_detected=detected_info(server.detected),
         model=settings.model or None,
         status="online" if server.online else "offline",
         status_reason=server.status_reason,

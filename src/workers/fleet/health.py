@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ...backends.client import BackendClient
+from ...backends.detection import dialect_detected, undetected_reason
 from ...backends.dialects import dialect_of, is_checked
 from ...backends.dialects.dialect import Probe
 from ...clock import jitter, utc_now
@@ -24,16 +25,18 @@ from ...commands.server import (
     MarkOffline,
     MarkOnline,
     Present,
+    RecordDialect,
     Removed,
     RemoveOffline,
     RestoreServer,
     ServerCommand,
     decide,
+    with_dialect,
 )
 from ...container import Container
 from ...errors import NotFound
 from ...events.envelope import Actor
-from ...events.server import ServerRegistered
+from ...events.server import DialectDetected, ServerRegistered
 from ...projections.heartbeats import Heartbeat, RemovedCheck
 from ...runtime import fleet_log
 from ...settings import Settings
@@ -87,7 +90,11 @@ class Health:
             self._fleet.must_be_readable(f"server.{server_name}")
 
     async def _check(self, server: Present, state: CheckState, body: bytes) -> None:
-        probe = await self._probe(server)
+        try:
+            server, undetected = await self._detect(server)
+        except NotFound:
+            return
+        probe = undetected or await self._probe(server)
         if probe.is_ours:
             log.warning("health.not-checked", server=server.server_id, reason=probe.reason)
             again_at = utc_now() + timedelta(seconds=self._settings.failing_interval)
@@ -114,7 +121,9 @@ class Health:
         if utc_now() >= removed.removed_at + forget_after:
             await self._forget(removed, before, f"removed for more than {forget_after.total_seconds():g} s")
             return
-        probe = await self._probe(replace(before, online=False))
+        event, undetected = await self._look(before)
+        settings = before.settings if event is None else with_dialect(before.settings, event)
+        probe = undetected or await self._probe(replace(before, settings=settings, online=False))
         if probe.well and await self._restore(before, probe):
             await self._timers.check_server(server_id, utc_now())
             return
@@ -154,6 +163,33 @@ class Health:
     async def _destroy(self, before: Present) -> None:
         await self._secrets.destroy(before.server_id, before.settings.api_key_id)
         await self._heartbeats.forget(before.server_id)
+
+    async def _detect(self, server: Present) -> tuple[Present, Probe | None]:
+        """Find out what a server speaks, if that is not known; return its new state, or the probe that says why not."""
+        event, undetected = await self._look(server)
+        if event is None:
+            return server, undetected
+        handled = await self._servers.handle(server.server_id, RecordDialect(detected=event), by=BY)
+        await self._fleet.reached(handled.known.sequence)
+        state = handled.known.state
+        if not isinstance(state, Present):
+            raise NotFound("server", server.server_id)
+        return state, None
+
+    async def _look(self, server: Present) -> tuple[DialectDetected | None, Probe | None]:
+        """Return what a server of unknown dialect speaks, or the probe that says why that is not known."""
+        if not server.is_undetected:
+            return None, None
+        try:
+            api_key = await self._keys.of(server.settings)
+        except Misconfigured as error:
+            self._keys.warn(server.server_id, str(error))
+            return None, Probe(well=False, reason=str(error))
+        found = await self._backend.detect(server.settings, api_key)
+        event = dialect_detected(server.settings, found)
+        if event is None:
+            return None, Probe(well=False, reason=undetected_reason(found), is_ours=found.is_ours)
+        return event, None
 
     async def _probe(self, server: Present) -> Probe:
         try:
