@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .evidence import ATTEMPT_OVER, Evidence, Fault, Finding, Line, is_busy, ordered
+from .evidence import ATTEMPT_OVER, TASKSTREAM, Evidence, Fault, Finding, Line, is_busy, ordered
 from .hostile import OWNERS as HOSTILE
 from .submission_checks import DEFAULT, Sent, sent_of_tasks, type_of
 
@@ -25,6 +25,9 @@ FEW = 20
 MOMENT = 1.5
 """From a report until it is in the log, on a busy machine."""
 STATUSES = {"TaskSucceeded": "FINISHED", "TaskFailed": "FAILED", "TaskCancelled": "CANCELLED"}
+
+
+OF_OUTCOMES = frozenset({"over", "report", "reported"})
 
 
 class Attempt(Struct):
@@ -64,7 +67,10 @@ def attempts_of(evidence: Evidence) -> list[Attempt]:
     for line in evidence.backends:
         attempt = found.get((line["task"], line["attempt"]))
         if attempt is not None and attempt.server == line["server"]:
-            (attempt.calls if line["what"] == "call" else attempt.lines).append(line)
+            if line["what"] == "call":
+                attempt.calls.append(line)
+            elif line["what"] in OF_OUTCOMES:
+                attempt.lines.append(line)
     return [attempt for attempt in found.values() if attempt.server]
 
 
@@ -85,12 +91,14 @@ def servers_receive_what_was_sent(evidence: Evidence) -> Iterator[Finding]:
             continue
         if line["payload"] != one.body["payload"]:
             yield f"{name}: received {line['payload']}, and {one.body['payload']} was sent", task
+        server = evidence.servers.get(line["server"])
+        if server is not None and server.dialect != TASKSTREAM:
+            continue  # its calls have nothing else
         if line["type"] != one.body.get("type", DEFAULT):
             yield f"{name}: received the type {line['type']!r}, and {one.body.get('type')!r} was sent", task
         attempt = attempts.get((task, line["attempt"]))
         if attempt is not None and abs(line["deadline"] - attempt.deadline) > CLOCK_SECONDS:
             yield f"{name}: its deadline is {attempt.deadline:.3f}, and it received {line['deadline']:.3f}", task
-        server = evidence.servers.get(line["server"])
         if server is not None and server.reports != line["reports"]:
             yield f"{name}: it was {'' if line['reports'] else 'not '}asked to report by callback", task
         for parent, data in line["results"].items():
@@ -167,6 +175,10 @@ SAYS: Mapping[str, frozenset[str]] = {
     "reject": frozenset({"rejected"}),
 }
 """By order: what the answer says. Any other order is to succeed."""
+SAYS_IN: Mapping[str, Mapping[str, frozenset[str]]] = {
+    "openai": {"fail": frozenset({"rejected", "error"})},  # an error object has no word for a task that has failed
+}
+"""By dialect: what else an answer says."""
 SUCCESS = frozenset({"FINISHED"})
 
 
@@ -187,19 +199,21 @@ def servers_do_as_ordered(evidence: Evidence) -> Iterator[Finding]:
             continue  # others say so
         orders = ordered(one.body["payload"], attempt.number)
         called_at = attempt.calls[0]["at"] if attempt.calls else attempt.began_at
-        stopped = any(fault.target == attempt.server and fault.kind == "stop" for fault in evidence.faults)
+        names = server.names(attempt.server)
+        stopped = any(fault.target in names and fault.kind == "stop" for fault in evidence.faults)
         for line in attempt.lines:
             name = f"attempt {attempt.number} at {attempt.server}, ordered {orders!r}"
             if line["what"] == "over":
                 says = line["says"]
-                allowed = SAYS.get(orders, SUCCESS)
+                allowed = SAYS_IN.get(server.dialect, {}).get(orders) or SAYS.get(orders, SUCCESS)
                 by_turn = says == "busy" and is_busy(server.busy_seconds, called_at)
                 after_extra = bool(line.get("after_extra")) and any(
                     at <= line["at"] <= at + (CROSSING_SECONDS if says == "crossed" and not stopped else 1e9)
                     for at in extras[attempt.server]
                 )
                 is_missing = says == "nothing" and bool(line.get("hung_up"))
-                if not (says in allowed or by_turn or after_extra or is_missing):
+                is_lost = says == "error" and bool(line.get("forgotten")) and _may_forget(evidence, attempt, orders)
+                if not (says in allowed or by_turn or after_extra or is_missing or is_lost):
                     yield f"{name}: it said {says}", attempt.task
             elif line["what"] == "report" and line["kind"] == "own":
                 status = line["status"].upper()
@@ -207,7 +221,21 @@ def servers_do_as_ordered(evidence: Evidence) -> Iterator[Finding]:
                     yield f"{name}: it reported {status}", attempt.task
 
 
+def _may_forget(evidence: Evidence, attempt: Attempt, orders: str) -> bool:
+    """Return True if a server that is polled may not know a job: it was ordered so, or was killed since the call."""
+    server = evidence.servers[attempt.server]
+    killed = any(
+        fault.kind == "kill" and fault.target in server.names(attempt.server) and fault.over_at >= attempt.began_at
+        for fault in evidence.faults
+    )
+    return server.polled and (orders in FORGETTING_ORDERS or killed)
+
+
+FORGETTING_ORDERS = frozenset({"die", "misaddressed"})
+"""Of a server that is polled: in place of closing without an answer."""
 SLOW_ORDERS = frozenset({"hang", "trickle", "report_late", "report_older"})
+NAMELESS = frozenset({"bare", "openai"})
+"""Dialects whose answers do not say whose they are: a server breaks off instead of giving that of another."""
 BROKEN_ORDERS = frozenset({"die", "garbage", "lie", "huge", "bomb", "no_json"})
 
 
@@ -260,17 +288,19 @@ def _is_explained(evidence: Evidence, attempt: Attempt, one: Sent, kind: str) ->
     orders = ordered(payload, attempt.number)
     near = [fault for fault in evidence.all_faults if _is_near(fault, attempt)]
     targets = {fault.target for fault in near}
-    of_server = any(target == attempt.server or target.endswith(f">{attempt.server}") for target in targets)
+    server = evidence.servers.get(attempt.server)
+    names = server.names(attempt.server) if server else frozenset({attempt.server})
+    of_server = any(target in names or target.endswith(f">{attempt.server}") for target in targets)
     of_workers = any(target.startswith("worker") for target in targets)
     of_nats = any(target.startswith("nats") or ">nats" in target or target.isupper() for target in targets)
     of_apis = any(target.startswith(("api", "callbacks")) for target in targets)
     after_extra = any(line.get("after_extra") for line in attempt.lines)
     own = type_of(evidence, one.body)
     timeout = one.body.get("timeout") or own.get("timeout") or 0.0
-    server = evidence.servers.get(attempt.server)
     match kind:
         case "unreachable":
-            return orders in BROKEN_ORDERS or of_server or after_extra
+            is_nameless = server is not None and server.dialect in NAMELESS and orders == "misaddressed"
+            return orders in BROKEN_ORDERS or is_nameless or of_server or after_extra
         case "timeout":
             is_slow = orders in SLOW_ORDERS | BROKEN_ORDERS or payload.get("seconds", 0.05) > timeout / 2
             by_report = server is not None and server.reports and (of_apis or of_nats)

@@ -1,102 +1,77 @@
-"""A backend server of its own process that does to each attempt what the task's payload says, and logs it before.
+"""A backend server that does to each attempt what the task's payload says, in its dialect, and logs it before.
 
 The payload is `{"mark": …, "do": [what to do to the first attempt, to the second, …], "seconds": how long work takes}`;
 the last entry is for all further attempts. Lines of the log: `call` with all that arrived, `over` with what the answer
-`says` before it is answered (or where the caller `hung_up`), `report` before and `reported` after each callback,
-`extra` before an answer that nobody asked for.
+`says` before it is answered (or where the caller `hung_up`, or the job was `forgotten`), `stopped` where the caller
+cancelled, `report` before and `reported` after each callback, `extra` before an answer that nobody asked for.
+
+A process serves one backend or several, each on a port of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import codecs
 import contextlib
-import functools
-import gzip
 import itertools
 import random
 import select
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+import uuid
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import web
 from msgspec import Struct
+from msgspec.structs import replace
+from multidict import CIMultiDict
 
-from testkit.backend import finished
-from testkit.http_server import HttpServer, break_off, serve_until_killed
+from testkit.http_server import HttpServer, break_off
 
-from .evidence import Says, is_busy, ordered
+from .evidence import TASKSTREAM, Says, is_busy
 from .journal import Journal
+from .manners import MANNERS, Attempt, JobManner, Manner, Said, TaskstreamManner, attempt_of, encode
+from .orders import ANSWERS, AT_ONCE, REPORTERS, http, ok
 
-HUGE_BYTES = 2_000_000
-"""More than the runs' TASKSTREAM_MAX_RESULT."""
 REPORT_TRIES = 60
 REPORT_PAUSE_SECONDS = 0.2
-REPORTS_A_SECOND = 40
 PADDING = 3_000 * " "
 """Of each piece of output: for a client that does not read, the buffers are soon full."""
-TRICKLE_SECONDS = 0.5
-GIVE_UP_SECONDS = 30.0
 IDLE_SECONDS = 0.05
 """From an answer until the caller has surely read it and its connection idles."""
 CROSSING_SECONDS = 1.5
 """Longer than data is under way, also on a busy machine: a request that comes sooner may have crossed what was sent."""
-BUSY_ANSWERS: tuple[tuple[int, dict[str, str]], ...] = (
-    (429, {}),
-    (429, {"Retry-After": "1"}),
-    (503, {}),
-    (503, {"Retry-After": "1"}),
-)
-LONG_MESSAGE = "step " * 401
-"""2,005 characters, and 2,000 of a message are kept."""
-ODDITIES: tuple[dict[str, Any], ...] = (
-    {"progress": sum(6 * [100 / 6])},  # a little more than 100
-    {"message": LONG_MESSAGE},
-    {"status": "finished"},
-    {"progress": "40%"},
-    {"message": {"text": "done"}},
-)
-"""Of the metadata of a success."""
-FAILURES: tuple[dict[str, Any], ...] = ({}, {"status": "failed"}, {"progress": "40%"}, {"message": {"code": 3}})
-"""Of the metadata of a failure."""
-FORGED = "forged-forged-forged-forged-forged-forged-"
-
-Answerer: TypeAlias = Callable[["Backend", web.Request, "Attempt"], Awaitable[web.StreamResponse]]
+FORGETTING_ORDERS = frozenset({"die", "misaddressed"})
+"""A server that is polled loses the job, in place of closing without an answer."""
+UNHELPFUL_CHANCE = 0.15
+"""Of an answer to a poll, to say nothing about the job: 429, 503, or none."""
 
 
-class Attempt(Struct, kw_only=True):
-    """What a call says."""
+class Job(Struct):
+    """A job of a server that is polled."""
 
-    task_id: str
-    attempt: int
-    request: dict[str, Any]
-    is_async: bool = msgspec.field(name="async", default=False)
-    callback_url: str | None = None
-    callback_token: str | None = None
-    type: str = ""
-    deadline: int = 0
-    parents: list[dict[str, Any]] | None = None
-
-    @property
-    def orders(self) -> str:
-        return ordered(self.request, self.attempt)
-
-    @property
-    def seconds(self) -> float:
-        return float(self.request.get("seconds", 0.05))
+    attempt: Attempt
+    ends: float
+    """On the monotonic clock."""
 
 
 class Backend(HttpServer):
-    """The server. It keeps all attempts that report by callback."""
+    """The server. It keeps all attempts that report by callback, and its jobs."""
 
     def __init__(
-        self, server_id: str, port: int, journal: Journal, *, busy_seconds: float = 0.0, extra_chance: float = 0.0
+        self,
+        server_id: str,
+        port: int,
+        journal: Journal,
+        *,
+        manner: Manner | None = None,
+        busy_seconds: float = 0.0,
+        extra_chance: float = 0.0,
     ) -> None:
         """`busy_seconds`: it is busy for so long, then has room for so long, and so on; 0: it always has room.
 
@@ -105,11 +80,13 @@ class Backend(HttpServer):
         super().__init__(port)
         self.server_id = server_id
         self.journal = journal
+        self.manner = manner or TaskstreamManner()
         self._busy_seconds = busy_seconds
         self._extra_chance = extra_chance
-        self.chunks = itertools.count(1)
+        self._chunks = itertools.count(1)
         self.earlier: dict[str, list[Attempt]] = {}
         """Attempts that report by callback, by task."""
+        self._polled: dict[str, Job] = {}
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
 
     async def __aexit__(self, *error: object) -> None:
@@ -117,22 +94,29 @@ class Backend(HttpServer):
         await self._session.close()
 
     def routes(self, app: web.Application) -> None:
-        app.router.add_get("/health", self._health)
-        app.router.add_post("/predict", self._predict)
+        manner = self.manner
+        if manner.health:
+            app.router.add_get(manner.health, self._health)
+        app.router.add_post(manner.predict, self._predict)
+        if isinstance(manner, JobManner):
+            app.router.add_get(manner.job, self._poll)
+            app.router.add_delete(manner.job, self._stop)
 
     async def _health(self, request: web.Request) -> web.Response:
         self._send_extra(request)
         return web.Response(text="well")
 
     async def _predict(self, request: web.Request) -> web.StreamResponse:
-        attempt = msgspec.json.decode(await request.read(), type=Attempt)
+        attempt = self.manner.read(request.headers, await request.read())
         now = time.time()
         self.called(attempt, now)
         try:
             if is_busy(self._busy_seconds, now):
-                return await status(*random.choice(BUSY_ANSWERS), says="busy")(self, request, attempt)
+                return await self.answer(request, attempt, self.manner.busy())
             if attempt.callback_url is not None and attempt.orders in REPORTERS:
                 return await self._accept(attempt)
+            if isinstance(self.manner, JobManner) and attempt.orders not in AT_ONCE:
+                return self._take(self.manner, attempt)
             answer = await ANSWERS.get(attempt.orders, ok)(self, request, attempt)
             self._send_extra(request, attempt)
             return answer
@@ -151,24 +135,96 @@ class Backend(HttpServer):
             attempt=attempt.attempt,
             type=attempt.type,
             payload=attempt.request,
-            deadline=attempt.deadline / 1000,
+            deadline=attempt.deadline and attempt.deadline / 1000,
             reports=attempt.callback_url is not None,
             parents={task: parent["status"] for task, parent in parents.items()},
             results={task: (parent.get("result") or {}).get("data") for task, parent in parents.items()},
         )
 
     def over(self, attempt: Attempt, says: Says = "nothing", **more: Any) -> None:
+        self._note("over", attempt, says=says, **more)
+
+    def _note(self, what: str, attempt: Attempt, **more: Any) -> None:
         facts = {"server": self.server_id, "task": attempt.task_id, "attempt": attempt.attempt}
-        self.journal.write(what="over", says=says, **facts, **more)
+        self.journal.write(what=what, **facts, **more)
+
+    async def answer(
+        self, request: web.Request, attempt: Attempt, said: Said, seconds: float = 0.0
+    ) -> web.StreamResponse:
+        """Answer after so many seconds of work; a streamed answer comes meanwhile, and its last piece then."""
+        if not said.pieces:
+            await asyncio.sleep(seconds)
+            self.over(attempt, said.says)
+            headers = {"Content-Type": said.media_type, **said.headers}
+            return web.Response(body=said.content, status=said.status, headers=headers)
+        response = await self._stream(request, said, seconds)
+        self.over(attempt, said.says)
+        await response.write(said.pieces[-1])
+        await response.write_eof()
+        return response
+
+    async def tear(self, request: web.Request, attempt: Attempt, said: Said) -> web.StreamResponse:
+        """Stream all but the last piece, and close the connection."""
+        await self._stream(request, said, 0)
+        self.over(attempt)
+        return break_off(request)
+
+    async def _stream(self, request: web.Request, said: Said, seconds: float) -> web.StreamResponse:
+        """Begin a streamed answer, and send all but its last piece."""
+        response = web.StreamResponse(headers={"Content-Type": said.media_type})
+        await response.prepare(request)
+        for piece in said.pieces[:-1]:
+            await response.write(piece)
+            await asyncio.sleep(seconds / len(said.pieces))
+        return response
+
+    # Jobs
+
+    def _take(self, manner: JobManner, attempt: Attempt) -> web.Response:
+        job = uuid.uuid4().hex
+        self._polled[job] = Job(attempt, time.monotonic() + attempt.seconds)
+        return _whole(manner.accepted(job))
+
+    async def _poll(self, request: web.Request) -> web.StreamResponse:
+        """Answer a poll: that the job goes on, or what came of it; now and then nothing that helps."""
+        manner = self.manner
+        assert isinstance(manner, JobManner)
+        name = request.match_info["job"]
+        job = self._polled.get(name)
+        if job is not None and job.attempt.orders in FORGETTING_ORDERS:
+            del self._polled[name]
+            job = None
+        if job is None:
+            task, number = attempt_of(request.headers)
+            self.over(Attempt(task_id=task, attempt=number, request={}), "error", forgotten=True)
+            return web.json_response({"detail": "no such job"}, status=404)
+        if random.random() < UNHELPFUL_CHANCE:
+            return random.choice(UNHELPFUL)(request)
+        left = job.ends - time.monotonic()
+        if left > 0 or job.attempt.orders == "hang":
+            seconds = job.attempt.seconds or 1.0
+            return _whole(manner.running(min(1.0, max(0.0, 1 - left / seconds))))
+        done = replace(job.attempt, seconds_left=0.0)
+        return await ANSWERS.get(done.orders, ok)(self, request, done)
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        """Stop a job."""
+        assert isinstance(self.manner, JobManner)
+        job = self._polled.pop(request.match_info["job"], None)
+        if job is None:
+            return web.json_response({"detail": "no such job"}, status=404)
+        self._note("stopped", job.attempt)
+        self.over(job.attempt, hung_up=True)
+        return _whole(self.manner.stopped())
+
+    # Answers that nobody asked for
 
     def _send_extra(self, request: web.Request, attempt: Attempt | None = None) -> None:
         """Now and then send something after an answer: that to this task, a failure, or a refusal."""
         if random.random() < self._extra_chance:
-            older = self.result(attempt) if attempt else {}
-            older.pop("task_id", None)  # nothing in it says whose result it is
-            failure = {"data": None, "metadata": {"status": "FAILED", "message": "CUDA out of memory"}}
-            refusal = http(HTTPStatus.BAD_REQUEST, {"error": "invalid HTTP request"})
-            answers = (http(HTTPStatus.OK, older or failure), http(HTTPStatus.OK, failure), refusal)
+            bodies = self.manner.extra(self.server_id, attempt)
+            answers = [http(HTTPStatus.OK, body) for body in bodies]
+            answers.append(http(HTTPStatus.BAD_REQUEST, encode({"error": "invalid HTTP request"})))
             self.send_while_idle(request, random.choice(answers))
 
     def send_while_idle(self, request: web.Request, answer: bytes) -> None:
@@ -191,6 +247,8 @@ class Backend(HttpServer):
 
         asyncio.get_running_loop().call_later(IDLE_SECONDS, send)
 
+    # Reports by callback
+
     async def _accept(self, attempt: Attempt) -> web.StreamResponse:
         self.earlier.setdefault(attempt.task_id, []).append(attempt)
         job = REPORTERS[attempt.orders](self, attempt)
@@ -200,12 +258,6 @@ class Backend(HttpServer):
             self.later(job)
         accepted = {"task_id": attempt.task_id, "backend_task_id": "b", "status": "PROCESSING", "message": "accepted"}
         return web.json_response(accepted, status=202)
-
-    def result(self, attempt: Attempt, status: str = "FINISHED", **metadata: Any) -> dict[str, Any]:
-        """Return the TaskResult of an attempt."""
-        data = {"mark": attempt.request["mark"], "attempt": attempt.attempt, "server": self.server_id}
-        task = {"task_id": attempt.task_id}
-        return finished(task, data, self.server_id, status=status, **metadata)
 
     async def report(
         self,
@@ -221,14 +273,15 @@ class Backend(HttpServer):
         Progress brings a piece of output, another one with each try: none of them is ever sent twice.
         """
         assert attempt.callback_url is not None
+        assert isinstance(self.manner, TaskstreamManner)
         headers = {"Authorization": f"Bearer {token or attempt.callback_token}"}
-        body = self.result(attempt, status, **metadata)
+        body = self.manner.result(self.server_id, attempt, status, **metadata)
         facts = {"server": self.server_id, "task": attempt.task_id, "attempt": attempt.attempt, "kind": kind}
         self.journal.write(what="report", status=status, **facts)
         answered = 0
         for _ in range(REPORT_TRIES):
             if status == "PROCESSING":
-                body["metadata"]["output"] = f"{self.server_id}/{attempt.attempt}/{next(self.chunks)}{PADDING};"
+                body["metadata"]["output"] = f"{self.server_id}/{attempt.attempt}/{next(self._chunks)}{PADDING};"
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                 async with self._session.put(attempt.callback_url, json=body, headers=headers) as answer:
                     answered = answer.status
@@ -272,6 +325,32 @@ def _has_unread(transport: asyncio.Transport) -> bool:
     return bool(arrived.poll(0))
 
 
+def headers_of(head: bytes) -> CIMultiDict[str]:
+    """Return the headers at the head of a request."""
+    lines = (line.partition(":") for line in head.decode(errors="replace").split("\r\n")[1:])
+    return CIMultiDict({name: value.strip() for name, _, value in lines})
+
+
+def _whole(said: Said) -> web.Response:
+    return web.Response(body=said.content, status=said.status, content_type=said.media_type)
+
+
+def _with(status: int, **headers: str) -> Callable[[web.Request], web.Response]:
+    return lambda _: web.Response(
+        status=status, headers={name.replace("_", "-"): text for name, text in headers.items()}
+    )
+
+
+UNHELPFUL: tuple[Callable[[web.Request], web.Response], ...] = (
+    _with(429),
+    _with(429, Retry_After="1"),
+    _with(503),
+    _with(502),
+    break_off,
+)
+"""Answers to a poll that say nothing about its job."""
+
+
 class _AfterExtra(asyncio.Protocol):
     """The end of a connection on which an answer was sent that nobody asked for.
 
@@ -291,8 +370,8 @@ class _AfterExtra(asyncio.Protocol):
         head, _, body = self._received.partition(b"\r\n\r\n")
         if head.startswith(b"POST"):
             try:
-                attempt = msgspec.json.decode(body, type=Attempt)
-            except msgspec.DecodeError:
+                attempt = self._backend.manner.read(headers_of(head), body)
+            except (msgspec.DecodeError, LookupError):
                 return  # the rest is still to come
             self._backend.called(attempt, time.time())
             crossed = time.monotonic() - self._sent_at < CROSSING_SECONDS
@@ -303,242 +382,39 @@ class _AfterExtra(asyncio.Protocol):
         self._before.connection_lost(error)
 
 
-# Answers
-
-
-def http(code: HTTPStatus, body: Any) -> bytes:
-    """Return an answer as it is on the wire."""
-    content = msgspec.json.encode(body)
-    head = f"HTTP/1.1 {code} {code.phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
-
-
-async def ok(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-    await asyncio.sleep(attempt.seconds)
-    backend.over(attempt, "FINISHED")
-    return web.json_response(backend.result(attempt))
-
-
-async def odd(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Succeed, and have something beside the point be out of order."""
-    result = backend.result(attempt)
-    result.update(random.choice(({}, {"backend_task_id": 123}, {"backend_task_id": None})))
-    result["metadata"].update(random.choice(ODDITIES))
-    backend.over(attempt, "FINISHED")
-    mark = random.choice((b"", codecs.BOM_UTF8))
-    return web.Response(body=mark + msgspec.json.encode(result), content_type="application/json")
-
-
-async def fail(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Report a failure with status 200, in one of the ways in which model servers do."""
-    result = backend.result(attempt, "FAILED", message="CUDA out of memory")
-    for field in random.choice(((), ("data",), ("data", "task_id", "backend_task_id"))):
-        del result[field]
-    result["metadata"].update(random.choice(FAILURES))
-    backend.over(attempt, "FAILED")
-    return web.json_response(result)
-
-
-async def hang(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-    await asyncio.sleep(GIVE_UP_SECONDS)
-    backend.over(attempt, "error")
-    return web.Response(status=500)
-
-
-async def trickle(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Send a byte at a time, longer than an attempt may take."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
-    for _ in range(int(GIVE_UP_SECONDS / TRICKLE_SECONDS)):
-        await response.write(b" ")
-        await asyncio.sleep(TRICKLE_SECONDS)
-    backend.over(attempt)
-    return response
-
-
-async def lie(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Say a length, send less, and close."""
-    body = msgspec.json.encode(backend.result(attempt))
-    backend.over(attempt)
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (len(body) + 100)
-    return break_off(request, head + body)
-
-
-async def garbage(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
-    backend.over(attempt)
-    return break_off(request, b"\x00\x01 this is no HTTP\r\n\r\n\xff\xfe")
-
-
-async def no_json(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-    backend.over(attempt)
-    return web.Response(text='{"data": {"mark": ', content_type="application/json")
-
-
-async def huge(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-    backend.over(attempt)
-    return web.json_response({**backend.result(attempt), "padding": "x" * HUGE_BYTES})
-
-
-@functools.cache
-def packed_bomb() -> bytes:
-    return gzip.compress(b'{"padding": "' + b"x" * 20 * HUGE_BYTES + b'"}', 9)
-
-
-async def bomb(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Send little that unpacks to much."""
-    packed = await asyncio.to_thread(packed_bomb)  # other calls go on meanwhile
-    backend.over(attempt)
-    return web.Response(body=packed, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
-
-
-async def die(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Take the call, and close without an answer."""
-    await asyncio.sleep(attempt.seconds)
-    backend.over(attempt)
-    return break_off(request)
-
-
-async def twice(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Answer, and then once more on the same connection, where the next call may take it for its own answer."""
-    answer = await ok(backend, request, attempt)
-    backend.send_while_idle(request, http(HTTPStatus.OK, backend.result(attempt)))
-    return answer
-
-
-async def misaddressed(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Answer with the result of another task, as after a mix-up of connections."""
-    backend.over(attempt)
-    other = backend.result(attempt)
-    other["data"]["mark"] = "another"
-    return web.json_response(other | {"task_id": "0" * 26 + "~somebody"})
-
-
-def status(code: int, headers: dict[str, str] | None = None, *, says: Says) -> Answerer:
-    async def answer(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-        backend.over(attempt, says)
-        return web.json_response({"error": f"status {code}"}, status=code, headers=headers)
-
-    return answer
-
-
-ANSWERS: dict[str, Answerer] = {
-    "ok": ok,
-    "hang": hang,
-    "trickle": trickle,
-    "lie": lie,
-    "garbage": garbage,
-    "no_json": no_json,
-    "huge": huge,
-    "bomb": bomb,
-    "die": die,
-    "twice": twice,
-    "odd": odd,
-    "fail": fail,
-    "misaddressed": misaddressed,
-    "redirect": status(302, {"Location": "http://127.0.0.1:9/"}, says="nothing"),
-    "busy": status(429, {"Retry-After": "1"}, says="busy"),
-    "unavailable": status(503, {"Retry-After": "1"}, says="busy"),
-    "error": status(500, says="error"),
-    "reject": status(422, says="rejected"),
-}
-
-
-# Reports
-
-
-async def report_ok(backend: Backend, attempt: Attempt) -> None:
-    """Report progress all along, more often than the log keeps, and the last of it while the end is on its way."""
-    reports = 1 + round(attempt.seconds * REPORTS_A_SECOND)
-    for number in range(reports):
-        await asyncio.sleep(attempt.seconds / reports)
-        if number == reports - 1:
-            break
-        if await backend.report(attempt, "PROCESSING", progress=100 * number / reports) >= 400:
-            return  # it is over
-    await asyncio.gather(backend.report(attempt, "PROCESSING", progress=100), backend.report(attempt))
-
-
-async def report_odd(backend: Backend, attempt: Attempt) -> None:
-    """Report the end with something out of order that is beside the point."""
-    await asyncio.sleep(attempt.seconds)
-    await backend.report(attempt, **random.choice(ODDITIES))
-
-
-async def report_failed(backend: Backend, attempt: Attempt) -> None:
-    await asyncio.sleep(attempt.seconds)
-    await backend.report(attempt, "FAILED", message="CUDA out of memory")
-
-
-async def report_first(backend: Backend, attempt: Attempt) -> None:
-    """Report the end before accepting."""
-    await backend.report(attempt)
-
-
-async def report_twice(backend: Backend, attempt: Attempt) -> None:
-    await asyncio.sleep(attempt.seconds)
-    await asyncio.gather(backend.report(attempt), backend.report(attempt))
-    await backend.report(attempt)
-
-
-async def report_disordered(backend: Backend, attempt: Attempt) -> None:
-    """Report progress after the end."""
-    await asyncio.sleep(attempt.seconds)
-    await backend.report(attempt)
-    await backend.report(attempt, "PROCESSING", progress=10)
-
-
-async def report_late(backend: Backend, attempt: Attempt) -> None:
-    """Report the end when the attempt is over."""
-    await asyncio.sleep(6)
-    await backend.report(attempt, kind="late")
-
-
-async def report_older(backend: Backend, attempt: Attempt) -> None:
-    """Say nothing of the first attempt until there is a second, then report the end of the first."""
-    earlier = backend.earlier[attempt.task_id]
-    if len(earlier) > 1:
-        await backend.report(earlier[0], kind="older")
-        await report_ok(backend, attempt)
-
-
-async def report_forged(backend: Backend, attempt: Attempt) -> None:
-    """Report with a forged token, then with that of another task, then with its own."""
-    await backend.report(attempt, token=FORGED, kind="forged")
-    for task_id, attempts in list(backend.earlier.items())[-5:]:
-        if task_id != attempt.task_id:
-            await backend.report(attempt, token=attempts[-1].callback_token, kind="foreign")
-            break
-    await report_ok(backend, attempt)
-
-
-REPORTERS: dict[str, Callable[[Backend, Attempt], Coroutine[Any, Any, None]]] = {
-    "ok": report_ok,
-    "report_first": report_first,
-    "report_twice": report_twice,
-    "report_disordered": report_disordered,
-    "report_late": report_late,
-    "report_older": report_older,
-    "report_forged": report_forged,
-    "odd": report_odd,
-    "fail": report_failed,
-}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="chaos.backend")
-    parser.add_argument("--id", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--busy", type=float, default=0.0, help="busy for so many seconds, then not, and so on")
-    parser.add_argument("--extra", type=float, default=0.0, help="chance to send another answer after each")
+    parser.add_argument(
+        "servers",
+        nargs="+",
+        metavar="ID=PORT,LOG[,OPTION…]",
+        help=f"options: {', '.join(MANNERS)}; busy=SECONDS: busy for so long, then not; extra=CHANCE of extra answers",
+    )
     options = parser.parse_args()
 
     async def serve() -> None:
-        journal = Journal(options.log, synced=False)
-        backend = Backend(options.id, options.port, journal, busy_seconds=options.busy, extra_chance=options.extra)
-        await serve_until_killed(backend)
+        async with AsyncExitStack() as stack:
+            for text in options.servers:
+                await stack.enter_async_context(_backend(text))
+            await asyncio.Event().wait()
 
     asyncio.run(serve())
+
+
+def _backend(text: str) -> Backend:
+    """Return the backend that an argument of the command line describes."""
+    server_id, _, rest = text.partition("=")
+    port, log, *options = rest.split(",")
+    values = dict(option.partition("=")[::2] for option in options)
+    dialects = [name for name in values if name in MANNERS]
+    return Backend(
+        server_id,
+        int(port),
+        Journal(Path(log), synced=False),
+        manner=MANNERS[dialects[0] if dialects else TASKSTREAM](),
+        busy_seconds=float(values.get("busy", 0)),
+        extra_chance=float(values.get("extra", 0)),
+    )
 
 
 if __name__ == "__main__":

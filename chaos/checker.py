@@ -193,6 +193,8 @@ def results_are_the_tasks_own(evidence: Evidence) -> Iterator[Finding]:
             if event["type"] != "TaskSucceeded":
                 continue
             data = (event["result"].get("inline") or {}).get("data")
+            if (server := evidence.servers.get(event["server_id"])) is not None:
+                data = server.made(data)
             wanted = {"mark": marks.get(task), "attempt": event["attempt"], "server": event["server_id"]}
             if data != wanted and "crossed" not in said[task, event["attempt"], event["server_id"]]:
                 yield f"ended with {data}, and should with {wanted}", task

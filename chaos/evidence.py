@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -29,6 +30,8 @@ STATUSES = {
 Says: TypeAlias = Literal["FINISHED", "FAILED", "rejected", "busy", "error", "nothing", "crossed"]
 """The report in a backend's answer. `nothing`: none, or none that can be understood. `crossed`: an answer that nobody
 asked for may have crossed the call, which then takes it for its own."""
+TASKSTREAM = "taskstream"
+"""The dialect whose calls say everything: the type, the deadline, the outcomes of parents."""
 ANY_API = "any"
 """The API of a call where a load balancer chooses it."""
 LONGEST_START_SECONDS = 20.0
@@ -262,6 +265,30 @@ class Server(Struct, frozen=True):
     """It is busy for so long, then has room for so long, and so on, by its clock; 0: it always has room."""
     sends_extra: bool = False
     """Whether it sends answers that nobody asked for after any answer."""
+    dialect: str = TASKSTREAM
+    polled: bool = False
+    """Whether it takes jobs, and says what came of one when it is polled."""
+    pulled: bool = False
+    """Whether it has no address, and pullers ask for its tasks."""
+    processes: tuple[str, ...] = ()
+    """Names of the processes that serve it; empty: one, with its own name."""
+
+    def names(self, server: str) -> frozenset[str]:
+        """Return the targets of faults that concern it: itself, its processes. `server`: its name."""
+        return frozenset({server, *self.processes})
+
+    def made(self, data: Any) -> Any:
+        """Return what it made of a task, from the data of the result; None if there is none."""
+        try:
+            match self.dialect:
+                case "openai":
+                    return msgspec.json.decode(data["choices"][0]["message"]["content"].rpartition(";")[2])
+                case "oip":
+                    return msgspec.json.decode(data["outputs"][0]["data"][0])
+                case _:
+                    return data
+        except (LookupError, TypeError, msgspec.DecodeError):
+            return None
 
 
 class Window(Struct, frozen=True):

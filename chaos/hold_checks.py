@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from testkit.dags import Node, predicted, will_run
 
-from .evidence import ATTEMPT_OVER, FINAL, Entry, Evidence, Finding, Line, Recurring, SharedLimit
+from .evidence import ATTEMPT_OVER, FINAL, TASKSTREAM, Entry, Evidence, Finding, Line, Recurring, SharedLimit
 
 OUTCOMES = {"TaskSucceeded": "succeeded", "TaskFailed": "failed", "TaskCancelled": "cancelled"}
 STATUSES = {"TaskSucceeded": "FINISHED", "TaskFailed": "FAILED", "TaskCancelled": "CANCELLED"}
@@ -171,6 +171,9 @@ def children_follow_their_parents(evidence: Evidence) -> Iterator[Finding]:
                 yield f"started at {task.starts[0].sequence}, before {parent.id} had ended", task.id
     for line in evidence.backends:
         if line["what"] == "call" and (known := tasks.get(line["task"])) is not None:
+            server = evidence.servers.get(line["server"])
+            if server is not None and server.dialect != TASKSTREAM:
+                continue  # its calls do not say
             told = line.get("parents") or {}
             wanted = {parent: STATUSES[tasks[parent].end["type"]] for parent in known.parents if _ended(tasks, parent)}
             if told != wanted:

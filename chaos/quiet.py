@@ -12,10 +12,11 @@ from taskstream.events.subjects import SCHEDULER_FENCE
 from .checker import MORE_DESCRIPTORS
 from .collect import Reader
 from .evidence import AFTER_THE_END, FINAL, Bucket, ConsumerSeen, Recurring, Resources, in_use, pair
+from .fleet import TYPES
 from .indexes import index_bucket, reflected
 from .journal import read
 from .schedule import APIS
-from .system import BATCH, System
+from .system import System
 
 QUIET_SECONDS = 180.0
 """Longest wait after healing until no task is active. A task's attempts take seconds each, see the load."""
@@ -108,7 +109,7 @@ async def common_evidence(system: System, reader: Reader, before: Before) -> dic
         "queued": await reader.queued(),
         "timed": await reader.timed(),
         "servers": system.servers(),
-        "types": {"": system.defaults(), "batch": BATCH},
+        "types": {"": system.defaults(), **TYPES},
         "streams": (before.streams, await reader.streams()),
         "consumers": (before.consumers, await settled(reader, before.consumers)),
         "resources": (before.resources, await given_back(system, before.resources)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
@@ -32,6 +32,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 APIS = ("api-1", "api-2")
 WORKERS = ("worker-1", "worker-2")
 BACKENDS = ("backend-1", "backend-2", "backend-3")
+MODELS = "models"
+"""The process of the servers that speak other dialects."""
+MODEL_SERVERS: tuple[str, ...] = ()
 OURS = (*APIS, *WORKERS)
 CONSUMERS = (
     "DISPATCH.pool-normal-default",
@@ -49,6 +52,8 @@ LARGEST_DRIFT_SECONDS = 2.0
 TAKES_DISKS = frozenset({"power_cut", "disk_full"})
 FIRST_AT_SECONDS = 1.0
 MEAN_PAUSE_SECONDS = 0.6
+MODELS_PAUSE_SECONDS = 2.0
+"""Between two faults of servers that speak other dialects: they come on top of the others."""
 
 
 class Fault(Struct, frozen=True):
@@ -86,6 +91,11 @@ def links(nodes: int) -> tuple[str, ...]:
     return (*to_nats, *(f"workers>{name}" for name in BACKENDS), *(f"callbacks>{name}" for name in APIS))
 
 
+def model_links() -> tuple[str, ...]:
+    """Return every way between our processes and servers that speak other dialects."""
+    return tuple(f"workers>{name}" for name in MODEL_SERVERS)
+
+
 def routes(nodes: int) -> tuple[str, ...]:
     """Return every way between two nats-servers of a cluster."""
     names = nats_names(nodes)
@@ -97,13 +107,24 @@ def plan(seed: int, seconds: float, nodes: int, machine: Machine, kinds: Contain
 
     What the machine cannot do is left out, and the rest is the same as elsewhere. `kinds` are those wanted.
     """
-    chance = random.Random(f"{seed}/{float(seconds)}/{nodes}")
+    name = f"{seed}/{float(seconds)}/{nodes}"
     longest_stop = min(LONGEST_STOP_SECONDS, seconds / 3)
-    choices = [choice for choice in _choices(nodes, longest_stop) if choice.kind in kinds]
-    faults: list[Fault] = []
+    faults = [
+        *_planned(random.Random(name), _choices(nodes, longest_stop), seconds, MEAN_PAUSE_SECONDS, kinds),
+        # By a chance of their own: a seed gives the faults of the service that it gave before there were these.
+        *_planned(random.Random(f"{name}/models"), _of_models(longest_stop), seconds, MODELS_PAUSE_SECONDS, kinds),
+    ]
+    faults.sort(key=lambda fault: fault.at)
+    return [fault for fault in faults if machine.disks or fault.kind not in TAKES_DISKS]
+
+
+def _planned(
+    chance: random.Random, every: Sequence[_Choice], seconds: float, mean_pause: float, kinds: Container[str]
+) -> Iterator[Fault]:
+    choices = [choice for choice in every if choice.kind in kinds]
     free_at: dict[str, float] = {}
     at = FIRST_AT_SECONDS
-    while at < seconds - 0.5:
+    while choices and at < seconds - 0.5:
         choice = chance.choices(choices, [choice.weight for choice in choices])[0]
         target = chance.choice(choice.targets)
         # Short ones are likelier: most of what goes wrong is over soon.
@@ -112,10 +133,9 @@ def plan(seed: int, seconds: float, nodes: int, machine: Machine, kinds: Contain
         # A clock that is nearly right is likelier; it is ahead as often as behind.
         ahead = round(max(SMALLEST_JUMP_SECONDS, choice.ahead * chance.random() ** 3) * chance.choice((-1, 1)), 2)
         if free_at.get(target, 0.0) <= at:
-            faults.append(Fault(round(at, 2), choice.kind, target, length, ahead if choice.ahead else 0.0))
+            yield Fault(round(at, 2), choice.kind, target, length, ahead if choice.ahead else 0.0)
             free_at[target] = at + length
-        at += chance.expovariate(1 / MEAN_PAUSE_SECONDS)
-    return [fault for fault in faults if machine.disks or fault.kind not in TAKES_DISKS]
+        at += chance.expovariate(1 / mean_pause)
 
 
 def _choices(nodes: int, longest_stop: float) -> list[_Choice]:
@@ -142,3 +162,18 @@ def _choices(nodes: int, longest_stop: float) -> list[_Choice]:
     if nodes > 1:
         choices += [_Choice(1.5, "step_down", STREAMS, 0, 0), _Choice(2, "isolate", nats, 0.5, 6)]
     return choices
+
+
+def _of_models(longest_stop: float) -> list[_Choice]:
+    """Return what goes wrong with the servers that speak other dialects."""
+    if not MODEL_SERVERS:
+        return []
+    ways = model_links()
+    return [
+        _Choice(1, "kill", (MODELS,), 0.2, 3),
+        _Choice(0.5, "stop", (MODELS,), 0.5, longest_stop),
+        _Choice(2, "cut", ways, 0.1, 4),
+        _Choice(1, "delay", ways, 0.5, 5),
+        _Choice(2, "half_open", ways, 0.5, 6),
+        _Choice(1.5, "corrupt", ways, 0.5, 4),
+    ]

@@ -25,10 +25,11 @@ from testkit.waiting import until_ok, until_open
 
 from .disk import Disk
 from .evidence import Line, Resources, Server
+from .fleet import EVERY, FLEET, TYPES, command, processes
 from .journal import read
 from .machine import NOTHING, Machine
 from .network import Network
-from .schedule import APIS, BACKENDS, OURS, WORKERS, links, nats_names, routes
+from .schedule import APIS, BACKENDS, OURS, WORKERS, links, model_links, nats_names, routes
 from .skewed import Clock
 
 START_SECONDS = 120.0
@@ -36,24 +37,7 @@ LONGEST_TRACE = 600
 """Characters of where an exception came from."""
 CLIENT_SECONDS = 5.0
 PORTS = (20_000, 32_000)
-LIMITS = {"backend-1": 4, "backend-2": 3, "backend-3": 5}
-"""Attempts each backend may have at once."""
 RECEIVERS = tuple(f"receiver-{number}" for number in range(1, 6))
-REPORTING = frozenset({"backend-3"})
-SERVED = {
-    "backend-2": frozenset({"default", "limited", "keyed", "newest"}),
-    "backend-3": frozenset({"default", "batch", "limited", "paired", "newest"}),
-}
-"""Task types that each backend serves; one that is not here serves all."""
-BUSY_SECONDS = {"backend-2": 1.5}
-EXTRA_CHANCES = {"backend-1": 0.2}
-TRAITS: dict[str, list[str]] = {
-    **{name: ["--busy", str(seconds)] for name, seconds in BUSY_SECONDS.items()},
-    **{name: ["--extra", str(chance)] for name, chance in EXTRA_CHANCES.items()},
-}
-"""Options of each backend that behaves badly of its own accord."""
-BATCH = {"attempts": 4}
-"""The definition of the type `batch`."""
 LEASE_SECONDS = 4
 GRACE_SECONDS = 5.0
 """How late a run of a schedule may be and still not be missed."""
@@ -84,11 +68,11 @@ class System:
         self.folder = folder
         self.nodes = nodes
         self.machine = machine
-        names = (*nats_names(nodes), *APIS, *BACKENDS, *_cluster_names(nodes), *RECEIVERS)
+        names = (*nats_names(nodes), *APIS, *EVERY, *_cluster_names(nodes), *RECEIVERS)
         self.ports = dict(zip(names, _free_ports(), strict=False))
         self.backends: Sequence[str] = BACKENDS
-        self.traits: dict[str, list[str]] = {}
-        """Of backends, see TRAITS. Both are to be set before the start."""
+        self.misbehaves = False
+        """Whether servers are busy, and send answers unasked, of their own accord. Set both before the start."""
         self.processes: dict[str, Supervised] = {}
         self.links: dict[str, Link] = {}
         self.disks: dict[str, Disk] = {}
@@ -125,21 +109,12 @@ class System:
 
     def backend_lines(self) -> list[Line]:
         """Return the lines of all backends' own logs, by time."""
-        lines = [line for name in BACKENDS for line in read(self.journal_of(name))]
+        lines = [line for name in EVERY for line in read(self.journal_of(name))]
         return sorted(lines, key=lambda line: line["at"])
 
     def servers(self) -> dict[str, Server]:
         """Return the backends as they were started and registered."""
-        return {
-            name: Server(
-                limit=LIMITS[name],
-                types=SERVED.get(name, frozenset()),
-                reports=name in REPORTING,
-                busy_seconds=BUSY_SECONDS.get(name, 0.0) if name in self.traits else 0.0,
-                sends_extra=name in EXTRA_CHANCES and name in self.traits,
-            )
-            for name in self.backends
-        }
+        return {name: FLEET[name].server(misbehaves=self.misbehaves) for name in self.backends}
 
     @staticmethod
     def defaults() -> Line:
@@ -166,7 +141,7 @@ class System:
         """Start everything, in order, and return when servers are online."""
         if self.nodes > 1 and self.machine.networks:
             self.network = await stack.enter_async_context(Network(nats_names(self.nodes)))
-        for name in links(self.nodes):
+        for name in (*links(self.nodes), *model_links()):
             target = name.rpartition(">")[2]
             link = Link(self.ports[target], host=self._host(target))
             self.links[name] = await stack.enter_async_context(link)
@@ -181,11 +156,12 @@ class System:
             inside = self.network.inside(name) if self.network else []
             arguments = [*inside, str(find_executable()), "-c", str(self._nats_config(name))]
             await self._run(stack, name, arguments, dict(os.environ))
-        for name in self.backends:
-            port, log = str(self.ports[name]), str(self.journal_of(name))
-            traits = self.traits.get(name, [])
-            arguments = python("chaos.backend", "--id", name, "--port", port, "--log", log, *traits)
-            await self._run(stack, name, arguments, environment({}))
+        for process, servers in processes(self.backends).items():
+            described = [
+                FLEET[name].command(name, self.ports[name], self.journal_of(name), misbehaves=self.misbehaves)
+                for name in servers
+            ]
+            await self._run(stack, process, command(described), environment({}))
         listening = (*nats_names(self.nodes), *self.backends)
         await asyncio.gather(*(until_open(self.ports[name], self._host(name)) for name in listening))
         await asyncio.sleep(2.0 if self.nodes > 1 else 0)  # a cluster elects its leader
@@ -269,20 +245,11 @@ class System:
     async def _register(self) -> None:
         async with asyncio.timeout(START_SECONDS), _session() as session:
             admin = Client(session, self.urls[0], token("root", "admin"))
-            await admin.done("PUT", "/api/types/batch", BATCH)
+            for task_type, definition in TYPES.items():
+                await admin.done("PUT", f"/api/types/{task_type}", definition)
             for name in self.backends:
                 base = f"http://127.0.0.1:{self.links[f'workers>{name}'].port}"
-                body = {
-                    "id": name,
-                    "name": name,
-                    "provider": "chaos",
-                    "endpoints": {"predict": f"{base}/predict", "health": f"{base}/health"},
-                    "async": name in REPORTING,
-                    "callback": name in REPORTING,
-                    "maxConcurrent": LIMITS[name],
-                    "types": sorted(SERVED.get(name, ())),
-                }
-                await admin.done("POST", "/api/servers", body)
+                await admin.done("POST", "/api/servers", FLEET[name].registration(name, base))
             for name in self.backends:
                 await admin.server_is(name, "online")
 
@@ -302,7 +269,7 @@ async def running(folder: Path, nodes: int, machine: Machine = NOTHING) -> Async
     """Start a service in a folder; end all of it on exit. Raises NotInTime if it does not come up."""
     async with AsyncExitStack() as stack:
         system = System(folder, nodes, machine)
-        system.traits = TRAITS
+        system.backends, system.misbehaves = EVERY, True
         await system.start(stack)
         yield system
 

@@ -1,0 +1,112 @@
+"""The servers of a run: what each speaks and serves, how it misbehaves of its own accord, and in which process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from testkit.processes import python
+
+from .evidence import TASKSTREAM, Line, Server
+from .manners import MANNERS, JobManner
+from .schedule import BACKENDS, MODEL_SERVERS, MODELS
+
+MODEL_TYPE = "models"
+"""The type of the tasks that any server may take that speaks another dialect, or is pulled."""
+TYPES: dict[str, Line] = {"batch": {"attempts": 4}, MODEL_TYPE: {"attempts": 4, "pool": "default"}}
+"""Definitions of the types that are not of held tasks."""
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """What a server of a run is."""
+
+    limit: int
+    """Attempts it may have at once."""
+    types: frozenset[str] = frozenset()
+    """Task types that it serves; empty: all."""
+    manner: str = TASKSTREAM
+    reports: bool = False
+    busy_seconds: float = 0.0
+    """It is busy for so long, then has room for so long, and so on."""
+    extra_chance: float = 0.0
+    """Of an answer that nobody asked for, after any answer."""
+    process: str = ""
+    """Name of the process that it shares with others; empty: it has one of its own."""
+
+    def command(self, name: str, port: int, log: Path, *, misbehaves: bool) -> str:
+        """Return the argument that starts it, by its name."""
+        options = [self.manner]
+        if misbehaves and self.busy_seconds:
+            options.append(f"busy={self.busy_seconds}")
+        if misbehaves and self.extra_chance:
+            options.append(f"extra={self.extra_chance}")
+        return f"{name}={port},{log},{','.join(options)}"
+
+    def registration(self, name: str, base: str) -> Line:
+        """Return the body that registers it at a URL."""
+        return {
+            "id": name,
+            "name": name,
+            "provider": "chaos",
+            "async": self.reports,
+            "callback": self.reports,
+            "maxConcurrent": self.limit,
+            "types": sorted(self.types),
+            **MANNERS[self.manner]().registration(base),
+        }
+
+    def server(self, *, misbehaves: bool) -> Server:
+        """Return it as evidence."""
+        manner = MANNERS[self.manner]
+        return Server(
+            limit=self.limit,
+            types=self.types,
+            reports=self.reports,
+            busy_seconds=self.busy_seconds if misbehaves else 0.0,
+            sends_extra=bool(self.extra_chance) and misbehaves,
+            dialect=manner.dialect,
+            polled=issubclass(manner, JobManner),
+            processes=(self.process,) if self.process else (),
+        )
+
+
+def _model(manner: str, limit: int, *more: str, busy_seconds: float = 0.0, extra_chance: float = 0.0) -> Part:
+    """Return a server of the process that has those of the other dialects."""
+    types = frozenset({MODEL_TYPE, *more})
+    return Part(
+        limit=limit,
+        types=types,
+        manner=manner,
+        process=MODELS,
+        busy_seconds=busy_seconds,
+        extra_chance=extra_chance,
+    )
+
+
+FLEET: dict[str, Part] = {
+    "backend-1": Part(limit=4, extra_chance=0.2),
+    "backend-2": Part(limit=3, types=frozenset({"default", "limited", "keyed", "newest"}), busy_seconds=1.5),
+    "backend-3": Part(limit=5, types=frozenset({"default", "batch", "limited", "paired", "newest"}), reports=True),
+    "bare": _model("bare", 2, "default", extra_chance=0.2),
+    "jobs": _model("jobs", 3),
+    "openai": _model("openai", 2),
+    "oip": _model("oip", 2, busy_seconds=1.0, extra_chance=0.1),
+}
+"""By name. `backend-1` serves every type."""
+EVERY = (*BACKENDS, *MODEL_SERVERS)
+"""All that a run with faults has."""
+
+
+def processes(servers: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of the servers that each process has, by its name."""
+    found: dict[str, list[str]] = {}
+    for name in servers:
+        found.setdefault(FLEET[name].process or name, []).append(name)
+    return found
+
+
+def command(servers: Sequence[str]) -> list[str]:
+    """Return the command of a process that has such servers, each as `Part.command` says it."""
+    return python("chaos.backend", *servers)
