@@ -10,11 +10,9 @@ from msgspec import Struct
 from testkit.processes import python
 
 from .evidence import TASKSTREAM, Line, Server
-from .manners import MANNERS, JobManner
-from .schedule import BACKENDS, MODEL_SERVERS, MODELS
+from .manners import MANNERS, JobManner, Manner
+from .schedule import BACKENDS, MODEL_SERVERS, MODEL_TYPE, MODELS
 
-MODEL_TYPE = "models"
-"""The type of the tasks that any server may take that speaks another dialect, or is pulled."""
 TYPES: dict[str, Line] = {"batch": {"attempts": 4}, MODEL_TYPE: {"attempts": 4, "pool": "default"}}
 """Definitions of the types that are not of held tasks."""
 
@@ -35,6 +33,10 @@ class Part(Struct, frozen=True, kw_only=True):
     process: str = ""
     """Name of the process that it shares with others; empty: it has one of its own."""
 
+    def manner_of(self) -> Manner:
+        """Return how it speaks."""
+        return MANNERS[self.manner]()
+
     def command(self, name: str, port: int, log: Path, *, misbehaves: bool) -> str:
         """Return the argument that starts it, by its name."""
         options = [self.manner]
@@ -54,7 +56,7 @@ class Part(Struct, frozen=True, kw_only=True):
             "callback": self.reports,
             "maxConcurrent": self.limit,
             "types": sorted(self.types),
-            **MANNERS[self.manner]().registration(base),
+            **self.manner_of().registration(base),
         }
 
     def server(self, *, misbehaves: bool) -> Server:

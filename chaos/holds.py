@@ -22,6 +22,7 @@ from testkit.service import token
 from .evidence import Recurring, SharedLimit
 from .journal import Journal
 from .load import Answer, Client, Submitted
+from .schedule import MODEL_TYPE
 
 OWNERS = ("erin", "frank")
 SHARED_LIMITS = (
@@ -65,6 +66,7 @@ class Schedule(Struct, frozen=True):
 SCHEDULES = (
     Schedule("erin", 1, {"missed": "catch_up", "catchUp": 100}, {}),
     Schedule("frank", 2, {"missed": "catch_up", "catchUp": 100}, {"type": "limited"}),
+    Schedule("frank", 1, {"missed": "catch_up", "catchUp": 100}, {"type": MODEL_TYPE}),
     Schedule("frank", 2, {"missed": "skip"}, {"type": "keyed", "concurrencyKey": "clock"}),
 )
 

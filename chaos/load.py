@@ -23,6 +23,7 @@ from testkit.service import SECRET
 
 from .evidence import ANY_API
 from .journal import Journal
+from .schedule import MODEL_TYPE
 
 TENANTS = ("alice", "bob", "carol")
 CLIENTS_PER_TENANT = 2
@@ -72,6 +73,8 @@ BAD_REPORTS = (
     ("odd",),
     ("fail",),
 )
+TYPES = {"": 4, "batch": 2.5, MODEL_TYPE: 4}
+"""By type of a task, empty for none: how often it is chosen."""
 OPERATIONS = {
     "submit": 10,
     "repeat": 2,
@@ -170,8 +173,8 @@ class Client:
             "payload": {"mark": mark, "do": orders, "seconds": round(self._chance.random() ** 3, 2)},
             "timeout": self._chance.choice((3, 4)),
         }
-        if self._chance.random() < 0.3:
-            body["type"] = "batch"
+        if task_type := self._chance.choices(list(TYPES), list(TYPES.values()))[0]:
+            body["type"] = task_type
         if self._chance.random() < 0.4:
             body["priority"] = self._chance.choice(("high", "low"))
         if self._chance.random() < 0.3:
