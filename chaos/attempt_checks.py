@@ -234,7 +234,7 @@ def _may_forget(evidence: Evidence, attempt: Attempt, orders: str) -> bool:
 FORGETTING_ORDERS = frozenset({"die", "misaddressed"})
 """Of a server that is polled: in place of closing without an answer."""
 SLOW_ORDERS = frozenset({"hang", "trickle", "report_late", "report_older"})
-NAMELESS = frozenset({"bare", "openai"})
+NAMELESS = frozenset({"bare", "cog", "openai"})
 """Dialects whose answers do not say whose they are: a server breaks off instead of giving that of another."""
 BROKEN_ORDERS = frozenset({"die", "garbage", "lie", "huge", "bomb", "no_json"})
 

@@ -17,8 +17,6 @@ import itertools
 import random
 import select
 import time
-import uuid
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -27,16 +25,15 @@ from typing import Any
 import aiohttp
 import msgspec
 from aiohttp import web
-from msgspec import Struct
-from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from testkit.http_server import HttpServer, break_off
 
 from .evidence import TASKSTREAM, Says, is_busy
 from .journal import Journal
-from .manners import MANNERS, Attempt, JobManner, Manner, Said, TaskstreamManner, attempt_of, encode
-from .orders import ANSWERS, AT_ONCE, REPORTERS, http, ok
+from .long_manners import MANNERS
+from .manners import Attempt, Manner, Said, TaskstreamManner, encode
+from .orders import ANSWERS, REPORTERS, http, ok
 
 REPORT_TRIES = 60
 REPORT_PAUSE_SECONDS = 0.2
@@ -46,18 +43,6 @@ IDLE_SECONDS = 0.05
 """From an answer until the caller has surely read it and its connection idles."""
 CROSSING_SECONDS = 1.5
 """Longer than data is under way, also on a busy machine: a request that comes sooner may have crossed what was sent."""
-FORGETTING_ORDERS = frozenset({"die", "misaddressed"})
-"""A server that is polled loses the job, in place of closing without an answer."""
-UNHELPFUL_CHANCE = 0.15
-"""Of an answer to a poll, to say nothing about the job: 429, 503, or none."""
-
-
-class Job(Struct):
-    """A job of a server that is polled."""
-
-    attempt: Attempt
-    ends: float
-    """On the monotonic clock."""
 
 
 class Backend(HttpServer):
@@ -86,7 +71,8 @@ class Backend(HttpServer):
         self._chunks = itertools.count(1)
         self.earlier: dict[str, list[Attempt]] = {}
         """Attempts that report by callback, by task."""
-        self._polled: dict[str, Job] = {}
+        self.running = 0
+        """Calls that it has not answered."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
 
     async def __aexit__(self, *error: object) -> None:
@@ -94,35 +80,43 @@ class Backend(HttpServer):
         await self._session.close()
 
     def routes(self, app: web.Application) -> None:
-        manner = self.manner
-        if manner.health:
-            app.router.add_get(manner.health, self._health)
-        app.router.add_post(manner.predict, self._predict)
-        if isinstance(manner, JobManner):
-            app.router.add_get(manner.job, self._poll)
-            app.router.add_delete(manner.job, self._stop)
+        app.router.add_get(self.manner.health, self._health)
+        app.router.add_route(self.manner.method, self.manner.predict, self.predict)
+        self.manner.routes(app, self)
 
     async def _health(self, request: web.Request) -> web.Response:
         self._send_extra(request)
-        return web.Response(text="well")
+        return web.Response(body=encode(self.manner.well), content_type="application/json")
 
-    async def _predict(self, request: web.Request) -> web.StreamResponse:
-        attempt = self.manner.read(request.headers, await request.read())
+    async def predict(self, request: web.Request) -> web.StreamResponse:
+        """Do to a call what it orders."""
+        body = await request.read()
         now = time.time()
+        if (answer := await self.manner.aside(self, request, body)) is not None:
+            return answer
+        attempt = self.manner.read(request.headers, body)
         self.called(attempt, now)
+        self.running += 1
         try:
             if is_busy(self._busy_seconds, now):
                 return await self.answer(request, attempt, self.manner.busy())
             if attempt.callback_url is not None and attempt.orders in REPORTERS:
                 return await self._accept(attempt)
-            if isinstance(self.manner, JobManner) and attempt.orders not in AT_ONCE:
-                return self._take(self.manner, attempt)
-            answer = await ANSWERS.get(attempt.orders, ok)(self, request, attempt)
+            if (answer := await self.manner.take(self, request, attempt)) is not None:
+                return answer
+            answer = await self.perform(request, attempt)
             self._send_extra(request, attempt)
             return answer
         except asyncio.CancelledError:
-            self.over(attempt, hung_up=True)
+            if not attempt.outlives_call:
+                self.over(attempt, hung_up=True)
             raise
+        finally:
+            self.running -= 1
+
+    async def perform(self, request: web.Request, attempt: Attempt) -> web.StreamResponse:
+        """Answer a request as the attempt orders."""
+        return await ANSWERS.get(attempt.orders, ok)(self, request, attempt)
 
     def called(self, attempt: Attempt, at: float) -> None:
         """Note a call that came at a time, with all that it says but its token."""
@@ -142,9 +136,9 @@ class Backend(HttpServer):
         )
 
     def over(self, attempt: Attempt, says: Says = "nothing", **more: Any) -> None:
-        self._note("over", attempt, says=says, **more)
+        self.note("over", attempt, says=says, **more)
 
-    def _note(self, what: str, attempt: Attempt, **more: Any) -> None:
+    def note(self, what: str, attempt: Attempt, **more: Any) -> None:
         facts = {"server": self.server_id, "task": attempt.task_id, "attempt": attempt.attempt}
         self.journal.write(what=what, **facts, **more)
 
@@ -177,45 +171,6 @@ class Backend(HttpServer):
             await response.write(piece)
             await asyncio.sleep(seconds / len(said.pieces))
         return response
-
-    # Jobs
-
-    def _take(self, manner: JobManner, attempt: Attempt) -> web.Response:
-        job = uuid.uuid4().hex
-        self._polled[job] = Job(attempt, time.monotonic() + attempt.seconds)
-        return _whole(manner.accepted(job))
-
-    async def _poll(self, request: web.Request) -> web.StreamResponse:
-        """Answer a poll: that the job goes on, or what came of it; now and then nothing that helps."""
-        manner = self.manner
-        assert isinstance(manner, JobManner)
-        name = request.match_info["job"]
-        job = self._polled.get(name)
-        if job is not None and job.attempt.orders in FORGETTING_ORDERS:
-            del self._polled[name]
-            job = None
-        if job is None:
-            task, number = attempt_of(request.headers)
-            self.over(Attempt(task_id=task, attempt=number, request={}), "error", forgotten=True)
-            return web.json_response({"detail": "no such job"}, status=404)
-        if random.random() < UNHELPFUL_CHANCE:
-            return random.choice(UNHELPFUL)(request)
-        left = job.ends - time.monotonic()
-        if left > 0 or job.attempt.orders == "hang":
-            seconds = job.attempt.seconds or 1.0
-            return _whole(manner.running(min(1.0, max(0.0, 1 - left / seconds))))
-        done = replace(job.attempt, seconds_left=0.0)
-        return await ANSWERS.get(done.orders, ok)(self, request, done)
-
-    async def _stop(self, request: web.Request) -> web.Response:
-        """Stop a job."""
-        assert isinstance(self.manner, JobManner)
-        job = self._polled.pop(request.match_info["job"], None)
-        if job is None:
-            return web.json_response({"detail": "no such job"}, status=404)
-        self._note("stopped", job.attempt)
-        self.over(job.attempt, hung_up=True)
-        return _whole(self.manner.stopped())
 
     # Answers that nobody asked for
 
@@ -329,26 +284,6 @@ def headers_of(head: bytes) -> CIMultiDict[str]:
     """Return the headers at the head of a request."""
     lines = (line.partition(":") for line in head.decode(errors="replace").split("\r\n")[1:])
     return CIMultiDict({name: value.strip() for name, _, value in lines})
-
-
-def _whole(said: Said) -> web.Response:
-    return web.Response(body=said.content, status=said.status, content_type=said.media_type)
-
-
-def _with(status: int, **headers: str) -> Callable[[web.Request], web.Response]:
-    return lambda _: web.Response(
-        status=status, headers={name.replace("_", "-"): text for name, text in headers.items()}
-    )
-
-
-UNHELPFUL: tuple[Callable[[web.Request], web.Response], ...] = (
-    _with(429),
-    _with(429, Retry_After="1"),
-    _with(503),
-    _with(502),
-    break_off,
-)
-"""Answers to a poll that say nothing about its job."""
 
 
 class _AfterExtra(asyncio.Protocol):

@@ -10,7 +10,8 @@ from msgspec import Struct
 from testkit.processes import python
 
 from .evidence import TASKSTREAM, Line, Server
-from .manners import MANNERS, JobManner, Manner
+from .long_manners import MANNERS, JobManner
+from .manners import Manner
 from .schedule import BACKENDS, MODEL_SERVERS, MODEL_TYPE, MODELS
 
 TYPES: dict[str, Line] = {"batch": {"attempts": 4}, MODEL_TYPE: {"attempts": 4, "pool": "default"}}
@@ -93,6 +94,7 @@ FLEET: dict[str, Part] = {
     "backend-3": Part(limit=5, types=frozenset({"default", "batch", "limited", "paired", "newest"}), reports=True),
     "bare": _model("bare", 2, "default", extra_chance=0.2),
     "jobs": _model("jobs", 3),
+    "cog": _model("cog", 2, busy_seconds=1.2),
     "openai": _model("openai", 2),
     "oip": _model("oip", 2, busy_seconds=1.0, extra_chance=0.1),
 }

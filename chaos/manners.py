@@ -10,14 +10,18 @@ import itertools
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
+from aiohttp import web
 from msgspec import Struct
 
 from testkit.backend import finished
 
 from .evidence import TASKSTREAM, Line, Says, ordered
+
+if TYPE_CHECKING:
+    from .backend import Backend
 
 LONG_MESSAGE = "step " * 401
 """2,005 characters, and 2,000 of a message are kept."""
@@ -56,6 +60,8 @@ class Attempt(Struct, kw_only=True):
     """None: the dialect does not say it. So is the deadline."""
     deadline: int | None = None
     parents: list[Line] | None = None
+    outlives_call: bool = False
+    """Whether the work goes on, at least for a while, when the caller hangs up."""
     seconds_left: float | None = None
     """How long the work takes from now on; None: as long as the payload says."""
 
@@ -99,15 +105,38 @@ class Manner(ABC):
     predict: ClassVar[str] = "/predict"
     """Path of calls."""
     method: ClassVar[str] = "POST"
-    health: ClassVar[str | None] = "/health"
+    health: ClassVar[str] = "/health"
+    well: ClassVar[Any] = "well"
+    """JSON of the answer to a health check."""
 
     def __init__(self) -> None:
         self._chunks = itertools.count(1)
 
     def registration(self, base: str) -> Line:
         """Return the fields of a registration at a URL that the dialect needs."""
-        endpoints = {"predict": base + self.predict} | ({"health": base + self.health} if self.health else {})
+        endpoints = {"predict": base + self.predict, "health": base + self.health}
         return {"endpoints": endpoints} | ({"dialect": self.dialect} if self.dialect != TASKSTREAM else {})
+
+    def routes(self, app: web.Application, backend: Backend) -> None:  # noqa: B027 - few have more
+        """Add what a server has besides calls and health checks."""
+
+    async def aside(
+        self,
+        backend: Backend,  # noqa: ARG002
+        request: web.Request,  # noqa: ARG002
+        body: bytes,  # noqa: ARG002
+    ) -> web.StreamResponse | None:
+        """Answer a request that comes where calls do, and is none; None: it is a call."""
+        return None
+
+    async def take(
+        self,
+        backend: Backend,  # noqa: ARG002
+        request: web.Request,  # noqa: ARG002
+        attempt: Attempt,  # noqa: ARG002
+    ) -> web.StreamResponse | None:
+        """Do an attempt in a way of the dialect's own; None: there is none for such orders."""
+        return None
 
     @abstractmethod
     def payload(self, body: Line) -> Line:
@@ -278,6 +307,14 @@ class OpenAIManner(Manner):
         attempt.is_async = bool(msgspec.json.decode(body).get("stream"))
         return attempt
 
+    def routes(self, app: web.Application, backend: Backend) -> None:
+        """Show how much runs, as vLLM does."""
+
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(text=f'vllm:num_requests_running{{model_name="{MODEL}"}} {backend.running}.0\n')
+
+        app.router.add_get("/metrics", metrics)
+
     @staticmethod
     def _part(delta: Line, reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
@@ -359,67 +396,3 @@ class BareManner(Manner):
     def torn(self) -> Sequence[Said]:
         bodies = ({"state": "done"}, {"state": "done", "output": []}, "done", b"done")
         return [*super().torn(), *(Said(says="nothing", body=body) for body in bodies)]
-
-
-class JobManner(BareManner):
-    """A server that takes jobs, and is polled until one has ended."""
-
-    predict = "/jobs"
-    job: ClassVar = "/jobs/{job}"
-    """Path of a job."""
-
-    def registration(self, base: str) -> Line:
-        exchange = {
-            "result": "$.output.result",
-            "error": "$.output.reason",
-            "accepted": {"when": [202], "id": "$.job"},
-            "poll": {
-                "url": "/jobs/{id}",
-                "interval": 0.2,
-                "patience": 4,
-                "done": '$.state == "done"',
-                "failed": '$.state == "failed"',
-                "progress": "$.progress",
-                "progressMax": 1,
-                "logs": "$.log",
-            },
-            "cancel": {"method": "DELETE", "url": "/jobs/{id}", "confirmed": '$.state == "stopped"'},
-        }
-        return super().registration(base) | {"exchange": exchange}
-
-    def payload(self, body: Line) -> Line:
-        return body
-
-    def good(self, server: str, attempt: Attempt) -> Said:
-        return Said(says="FINISHED", body={"state": "done", "output": {"result": made(server, attempt)}})
-
-    def odd(self, server: str, attempt: Attempt) -> Said:
-        found = {"state": "done", "output": {"result": made(server, attempt)}, "progress": "all", "log": 7}
-        return Said(says="FINISHED", body=found)
-
-    def failed(self, server: str, attempt: Attempt) -> Said:  # noqa: ARG002
-        return Said(says="FAILED", body={"state": "failed", "output": {"reason": OUT_OF_MEMORY}})
-
-    def busy(self) -> Said:
-        return random.choice(BUSY)
-
-    def accepted(self, job: str) -> Said:
-        return Said(says="nothing", status=202, body={"job": job, "state": "queued"})
-
-    def running(self, share: float) -> Said:
-        """Return the answer to a poll of a job of which so much is done, 0 to 1."""
-        lines = [f"step {number}" for number in range(round(10 * share))]
-        return Said(says="nothing", body={"state": "running", "progress": round(share, 2), "log": lines})
-
-    def stopped(self) -> Said:
-        return Said(says="nothing", body={"state": "stopped"})
-
-
-MANNERS: dict[str, type[Manner]] = {
-    TASKSTREAM: TaskstreamManner,
-    "oip": OipManner,
-    "openai": OpenAIManner,
-    "bare": BareManner,
-    "jobs": JobManner,
-}
-"""By the name that the command line has."""

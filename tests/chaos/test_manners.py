@@ -18,7 +18,7 @@ from chaos.attempt_checks import FORGETTING_ORDERS, SAYS, SAYS_IN, SUCCESS
 from chaos.backend import Backend
 from chaos.fleet import FLEET, Part
 from chaos.journal import Journal, read
-from chaos.manners import JobManner
+from chaos.long_manners import JobManner
 from chaos.orders import ANSWERS
 from chaos.outcome_checks import FAILED_AS
 from chaos.schedule import MODEL_SERVERS
