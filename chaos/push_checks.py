@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from .evidence import FINAL, STATUSES, Entry, Evidence, Finding, Heard, Line, Received, State
+from .evidence import AFTER_THE_END, FINAL, STATUSES, Entry, Evidence, Finding, Heard, Line, Received, State
 
 PROGRESS = "ProgressReported"
 IN_FLIGHT_SECONDS = 5.0
@@ -53,7 +53,7 @@ def _by_task(log: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def _of_the_end(heard: Heard, task: str, history: Sequence[Entry]) -> Iterator[Finding]:
-    ends = [entry.sequence for entry in history if entry.type in FINAL]
+    ends = [entry.sequence for entry in history if entry.type in FINAL | AFTER_THE_END]
     if heard.ended and heard.until not in ends:
         yield f"{heard.who} was told that there is no more after {heard.until}, which ends nothing", task
     elif ends and not heard.ended:
