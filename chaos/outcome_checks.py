@@ -108,6 +108,34 @@ def _corrupts(evidence: Evidence, link: str, since: float, until: float) -> bool
     )
 
 
+def cancellations_are_as_reported(evidence: Evidence) -> Iterator[Finding]:
+    """What is said to have stopped had stopped: by then the server has noted the end of its work, or had no call."""
+    over: dict[tuple[str, int, str], float] = {}
+    called: dict[tuple[str, int, str], float] = {}
+    for line in evidence.backends:
+        place = (line["task"], line["attempt"], line["server"])
+        if line["what"] in ("over", "report") and line.get("status") != "PROCESSING":
+            over.setdefault(place, line["at"])
+        elif line["what"] == "call":
+            called.setdefault(place, line["at"])
+    for entry in evidence.log:
+        event = entry.event
+        if entry.type != "CancelReported" or event["outcome"] != "confirmed":
+            continue
+        place = (entry.task, event["attempt"], event["server_id"])
+        if called.get(place, 1e99) > entry.stored_at + CLOCK_SECONDS or _was_killed(evidence, place[2], called[place]):
+            continue
+        if over.get(place, 1e99) > entry.stored_at + CLOCK_SECONDS:
+            yield f"attempt {place[1]} is said to have stopped ({event['detail']}), and {place[2]} went on", entry.task
+
+
+def _was_killed(evidence: Evidence, server: str, since: float) -> bool:
+    """Return True if a server was killed after some time, which ended its work without a note."""
+    known = evidence.servers.get(server)
+    names = known.names(server) if known else frozenset({server})
+    return any(fault.kind == "kill" and fault.target in names and fault.over_at >= since for fault in evidence.faults)
+
+
 # Owners
 
 
@@ -135,4 +163,9 @@ def others_keep_their_throughput(evidence: Evidence) -> Iterator[Finding]:
             yield f"tasks still waited long after the window that ended at {window.ends:.1f}", ""
 
 
-OUTCOME_CHECKS = (workers_alone_occupy_servers, outcomes_match_reports, others_keep_their_throughput)
+OUTCOME_CHECKS = (
+    workers_alone_occupy_servers,
+    outcomes_match_reports,
+    cancellations_are_as_reported,
+    others_keep_their_throughput,
+)

@@ -486,6 +486,21 @@ def said(says: str, **more: Any) -> Change:
     return change
 
 
+def goes_on_after_its_cancellation(evidence: Evidence) -> None:
+    """Have a server be said to have stopped what it still does."""
+    for entry in evidence.log:
+        if entry.type == "CancelReported":
+            called = [each for each in evidence.backends if each["what"] == "call" and each["task"] == entry.task]
+            if called and not evidence.servers[entry.event["server_id"]].reports:
+                rewrite(evidence, entry, outcome="confirmed")
+                evidence.faults = [fault for fault in evidence.faults if fault.kind != "kill"]
+                ends = [each for each in evidence.backends if each["what"] == "over" and each["task"] == entry.task]
+                for each in ends:
+                    each["at"] = entry.stored_at + 5
+                return
+    raise LookupError("no cancellation was reported of a server that was called")
+
+
 def accepted_forged(kind: str) -> Change:
     def change(evidence: Evidence) -> None:
         like = good_tasks(evidence)[0].lines[1]
@@ -871,6 +886,7 @@ OTHERS = [
         lambda e: good_tasks(e)[0].entry("AttemptStarted").recorded.update(by={"kind": "user", "id": "mallory"}),
     ),
     Doctoring("outcomes-match-reports", "a success that was a failure", said("FAILED")),
+    Doctoring("cancellations-are-as-reported", "a server that goes on", goes_on_after_its_cancellation),
     Doctoring("others-keep-their-throughput", "no starts beside hostile owners", windows),
     Doctoring("shared-limits-are-kept", "attempts that go on", attempts_that_go_on),
     Doctoring("rates-are-kept", "started at once", started_at_once),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -65,6 +66,7 @@ SUBJECTS = {
     "TaskSucceeded": "succeeded.one",
     "TaskFailed": "failed.one",
     "TaskCancelled": "cancelled.one",
+    "CancelReported": "cancel_reported.one",
 }
 
 
@@ -780,6 +782,88 @@ def test_a_failure_may_be_due_to_a_link_that_corrupted_data_meanwhile(link: str,
     broken(evidence, Fault("corrupt", link, START + 20, START + ends))
 
     assert (check(evidence) == []) == excused
+
+
+@pytest.mark.parametrize(
+    ("outcome", "over_at", "is_found"),
+    [("confirmed", 21.9, False), ("confirmed", 23.0, True), ("requested", 23.0, False)],
+)
+def test_what_is_said_to_have_stopped_had_stopped(outcome: str, over_at: float, is_found: bool) -> None:
+    made = good()
+    made.event(ONE, 20, "TaskQueued", renewed=True)
+    made.started(ONE, 21, attempt=2)
+    made.event(ONE, 21.5, "TaskCancelled", attempt=2, server_id="one", reason="Cancelled by alice")
+    made.backend(over_at, "over", ONE, 2, says="nothing", hung_up=True)
+    made.event(ONE, 22, "CancelReported", attempt=2, server_id="one", outcome=outcome, detail="it says so")
+
+    assert ("cancellations-are-as-reported" in names_of(made.evidence())) == is_found
+
+
+def answer_in(dialect: str, data: Any) -> Any:
+    """Return data as a server of a dialect answers with them."""
+    text = msgspec.json.encode(data).decode()
+    match dialect:
+        case "openai":
+            return {"choices": [{"index": 0, "message": {"content": f"one/1/7;{text}"}}]}
+        case "oip":
+            return {"outputs": [{"name": "result", "datatype": "BYTES", "data": [text]}]}
+        case _:
+            return data
+
+
+@pytest.mark.parametrize("dialect", ["bare", "cog", "oip", "openai"])
+def test_a_result_is_the_tasks_own_in_every_dialect(dialect: str) -> None:
+    evidence = good().evidence()
+    evidence.servers["one"] = replace(evidence.servers["one"], dialect=dialect)
+    ends = [entry.event for entry in evidence.log if entry.type == "TaskSucceeded"]
+    for event in ends:
+        event["result"]["inline"]["data"] = answer_in(dialect, event["result"]["inline"]["data"])
+    assert "results-are-the-tasks-own" not in names_of(evidence)
+
+    ends[0]["result"] = ends[1]["result"]
+
+    assert "results-are-the-tasks-own" in names_of(evidence)
+
+
+def test_a_server_of_a_dialect_that_says_less_is_told_the_payload_alone() -> None:
+    evidence = good().evidence()
+    evidence.servers["one"] = replace(evidence.servers["one"], dialect="bare")
+    calls = [line for line in evidence.backends if line["what"] == "call"]
+    for line in calls:
+        line.update(type=None, deadline=None)
+    assert "servers-receive-what-was-sent" not in names_of(evidence)
+
+    calls[0]["payload"] = {"mark": MARKS[ONE], "do": ["fail"]}
+
+    assert "servers-receive-what-was-sent" in names_of(evidence)
+
+
+@pytest.mark.parametrize(
+    ("target", "orders", "polled", "is_found"),
+    [
+        ("models", "ok", True, False),
+        ("one", "die", True, False),
+        ("another", "ok", True, True),
+        ("models", "ok", False, True),
+    ],
+)
+def test_a_server_forgets_a_job_only_if_it_was_killed_or_ordered_so(
+    target: str, orders: str, polled: bool, is_found: bool
+) -> None:
+    made = good()
+    made.event(ONE, 20, "TaskQueued", renewed=True)
+    made.started(ONE, 21, attempt=2)
+    made.backend(22, "over", ONE, 2, says="error", forgotten=True)
+    made.event(ONE, 22.1, "TaskFailed", attempt=2, server_id="one", kind="error")
+    evidence = copy.deepcopy(made.evidence())
+    evidence.servers["one"] = replace(evidence.servers["one"], polled=polled, processes=("models",))
+    for call in evidence.calls:
+        for body in call.bodies:
+            if body["payload"]["mark"] == MARKS[ONE]:
+                body["payload"]["do"] = ["ok", orders]
+    broken(evidence, Fault("kill", target, START + 21.2, START + 21.4))
+
+    assert ("servers-do-as-ordered" in names_of(evidence)) == is_found
 
 
 def test_no_corruption_makes_a_success() -> None:
