@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -31,6 +32,9 @@ from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
 from .projections.task_reader import TaskReader
 from .projections.task_view import ACTIVE, Listed
+from .pulling.attempt_ids import AttemptIds
+from .pulling.attempts import PulledAttempts
+from .pulling.requests import PullRequests
 from .push.attempt_reports import AttemptReports
 from .push.feed import Feeds
 from .push.hub import Hub
@@ -146,6 +150,18 @@ class Container:
             settings, self.fleet, self.commands, reading, self.feeds, self.batches, self.buckets.usage, self.space
         )
         self.reports = AttemptReports(self.commands, self.results, appending, utc_now)
+        self.attempt_ids = AttemptIds(self.token_sealer)
+        self.pulled_attempts = PulledAttempts(
+            self.commands,
+            self.reports,
+            self.timers,
+            self.heartbeats,
+            self.secrets,
+            consuming,
+            self.attempt_ids,
+            timedelta(seconds=settings.pull_lease),
+        )
+        self.pull_requests = PullRequests(consuming, self.fleet, self.results, self.attempt_ids, self.pulled_attempts)
         self.egress = EgressPolicy.from_settings(settings)
         self.webhook_egress = EgressPolicy.for_webhooks(settings)
         self.draining = False

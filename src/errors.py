@@ -6,7 +6,8 @@
     │   │   └── InvalidItems        … one or more of several items sent together; names each
     │   ├── QuotaExceeded           the owner's quota of waiting tasks is used up
     │   │   ├── StoredTooMuch       … the owner's quota of stored bytes
-    │   │   └── TooManyStreams      … the caller's quota of open streams
+    │   │   ├── TooManyStreams      … the caller's quota of open streams
+    │   │   └── TooManyAsks         … the open requests of a server's pullers, or of all
     │   ├── Forbidden               the caller is known and lacks the role
     │   ├── NotFound                no such task, server or type, or none that the caller may see
     │   ├── RangeNotSatisfiable     the range of bytes begins after the last one
@@ -123,6 +124,21 @@ class TooManyStreams(QuotaExceeded):
         return (
             f"Quota exceeded: {waiting} of {limit} open streams, waiting requests and subscriptions. Follow all tasks "
             "over one: `GET /api/tasks/stream`, or `all` of the WebSocket; or close some."
+        )
+
+
+class TooManyAsks(QuotaExceeded):
+    """The open requests of a server's pullers, or of all pullers, at this process are used up."""
+
+    policy = "asks"
+    RETRY_AFTER_SECONDS = 5
+
+    def __init__(self, limit: int, open_now: int) -> None:
+        super().__init__(limit, open_now, self.RETRY_AFTER_SECONDS)
+
+    def text_of(self, limit: int, waiting: int) -> str:
+        return (
+            f"Quota exceeded: {waiting} of {limit} open requests of pullers. Ask for several attempts in one (`max`)."
         )
 
 

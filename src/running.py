@@ -122,6 +122,7 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
             with contextlib.suppress(StoreError):  # a large index is filled while the API serves
                 await container.indexer.current()
             yield server
+            container.pull_requests.end()
             container.feeds.hub.end()  # open streams would delay the end of the server
     finally:
         await authenticator.close()
@@ -130,6 +131,7 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
 async def drain(container: Container, server: Server) -> None:
     """Report `draining` in `/health/ready`, and go on answering for `settings.drain` seconds, so balancers notice."""
     container.draining = True
+    container.pull_requests.end()
     seconds = container.settings.drain
     if seconds:
         log.info("draining", seconds=seconds)

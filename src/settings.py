@@ -187,6 +187,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         Seconds, about("the same on a server that reports by callback, if it is longer than the one above")
     ] = 3_600.0
 
+    pull_lease: Annotated[
+        Annotated[float, Meta(ge=1, le=3_600)],
+        about("time after which an attempt of a pulled server is lost that its puller did not renew"),
+    ] = 60.0
+
     # Health
     health_interval: Annotated[Seconds, about("time between health checks of a new server")] = 20.0
     health_interval_stable: Annotated[

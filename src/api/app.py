@@ -22,6 +22,7 @@ from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
 from .query import KnownParameters
+from .routes.attempts import attempt_routes
 from .routes.batches import batch_routes
 from .routes.bulk import bulk_routes
 from .routes.dead_letters import dead_letter_routes
@@ -59,6 +60,7 @@ def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]
         *queue_routes(container),
         *push_routes(container, tokens),
         *server_routes(container),
+        *attempt_routes(container),
         *type_routes(container),
         *owner_routes(container),
         *quota_routes(container),

@@ -33,6 +33,7 @@ from .bodies import decoded_as, read_body
 from .schemas.dialects import read_server_dialect
 from .schemas.servers import (
     PRESENT_STATE,
+    Endpoints,
     EndpointsChange,
     OverflowBody,
     RegisterBody,
@@ -109,15 +110,17 @@ async def register(container: Container, body: RegisterBody, given: Collection[s
 
 async def read_settings(container: Container, body: RegisterBody) -> ServerRegistered:
     """Return the settings that a registration means, without its API key. Raises InvalidInput."""
-    await check_url(container, body.endpoints.predict, "$.endpoints.predict")
-    if body.endpoints.health:
-        await check_url(container, body.endpoints.health, "$.endpoints.health")
+    predict, health = endpoints_of(body)
+    if predict:
+        await check_url(container, predict, "$.endpoints.predict")
+    if health:
+        await check_url(container, health, "$.endpoints.health")
     settings = ServerRegistered(
         server_id=body.id,
         name=body.name,
         provider=body.provider,
-        predict_url=body.endpoints.predict,
-        health_url=body.endpoints.health,
+        predict_url=predict,
+        health_url=health,
         is_async=body.is_async,
         callback=body.callback,
         types=distinct(body.types),
@@ -133,14 +136,20 @@ async def read_settings(container: Container, body: RegisterBody) -> ServerRegis
         is_permanent=body.remove_after is None,
         dialect=read_server_dialect(body.dialect),
         model=body.model or "",
+        mode=body.mode,
     )
     check_model(settings)
+    check_pulled(settings, has_key=body.api_key is not None)
     return settings
 
 
 async def change(container: Container, server_id: str, body: ServerPatch, signed: Origin) -> None:
     """Change settings of a server, and check it. Raises NotFound and InvalidInput."""
     endpoints = body.endpoints if isinstance(body.endpoints, EndpointsChange) else EndpointsChange()
+    if body.mode == "pull" and body.endpoints is UNSET:
+        removed: dict[str, Any] = {"predict_url": "", "health_url": None}
+    else:
+        removed = {}
     for name, url in (("predict", endpoints.predict), ("health", endpoints.health)):
         if isinstance(url, str):
             await check_url(container, url, f"$.endpoints.{name}")
@@ -164,10 +173,14 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         "is_permanent": _read(body.remove_after, lambda seconds: seconds is None),
         "dialect": _read(body.dialect, read_server_dialect),
         "model": _read(body.model, lambda name: name or ""),
+        "mode": body.mode,
+        **removed,
     }
     current = await find_server(container, server_id)  # before a key is sealed for it
     change = ServerChange(**changes)
-    check_model(change.of(current.registered))
+    changed = change.of(current.registered)
+    check_model(changed)
+    check_pulled(changed, has_key=isinstance(body.api_key, str))
 
     def changing(key_id: str, is_kept: bool) -> ChangeServer:
         return ChangeServer(change=replace(change, api_key_id=key_id), keeps_key=is_kept)
@@ -246,6 +259,39 @@ async def check_url(container: Container, url: str, path: str) -> None:
         await container.egress.check_url(url)
     except BadAddress as error:
         raise InvalidInput(str(error), path) from None
+
+
+def endpoints_of(body: RegisterBody) -> tuple[str, str | None]:
+    """Return the addresses of a registration; empty and None for a pulled server. Raises InvalidInput."""
+    endpoints = body.endpoints
+    if isinstance(endpoints, Endpoints):
+        return endpoints.predict, endpoints.health
+    if body.mode == "push":
+        raise InvalidInput("is required, unless `mode` is `pull`", "$.endpoints")
+    return "", None
+
+
+def check_pulled(settings: ServerRegistered, *, has_key: bool) -> None:
+    """Raise InvalidInput if a pulled server has a setting that only calls need, or another has no address."""
+    if not settings.is_pulled:
+        if not settings.predict_url:
+            raise InvalidInput("is required, unless `mode` is `pull`", "$.endpoints.predict")
+        return
+    given = {
+        "endpoints": settings.predict_url or settings.health_url,
+        "async": settings.is_async,
+        "callback": settings.callback,
+        "apiKey": has_key,
+        "authHeader": settings.auth_header,
+        "busyStatus": settings.busy_status is not None,
+        "dialect": settings.dialect,
+        "model": settings.model,
+        "healthAuth": settings.health_auth,
+        "healthExpect": settings.health_expect is not None,
+    }
+    for name, value in given.items():
+        if value:
+            raise InvalidInput("must be left out: a server with `mode: pull` is never called", f"$.{name}")
 
 
 def reset_fields(before: ServerRegistered, after: ServerRegistered, given: Collection[str]) -> list[str]:

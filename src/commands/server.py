@@ -175,6 +175,7 @@ class ServerChange(Struct, frozen=True, kw_only=True):
     is_permanent: bool | UnsetType = UNSET
     dialect: str | UnsetType = UNSET
     model: str | UnsetType = UNSET
+    mode: events.Mode | UnsetType = UNSET
 
     def of(self, settings: ServerRegistered) -> ServerRegistered:
         """Return settings with these changes."""
@@ -579,8 +580,9 @@ def with_dialect(registered: ServerRegistered, event: DialectDetected) -> Server
 
 
 def _same_place(before: ServerRegistered, after: ServerRegistered) -> bool:
-    """Return True if what is known of a server's health still applies: its URL and its dialect are the same."""
-    return (before.predict_url, before.health_url, before.dialect) == (
+    """Return True if what is known of a server's health still applies: mode, URLs and dialect are the same."""
+    return (before.mode, before.predict_url, before.health_url, before.dialect) == (
+        after.mode,
         after.predict_url,
         after.health_url,
         after.dialect,

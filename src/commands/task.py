@@ -139,7 +139,9 @@ def accept_attempt(command: commands.AcceptAttempt, state: TaskState) -> Sequenc
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt or running.accepted:
         return []  # the callback came before the acceptance
-    return [events.AttemptAccepted(attempt=command.attempt, backend_task_id=command.backend_task_id)]
+    return [
+        events.AttemptAccepted(attempt=command.attempt, backend_task_id=command.backend_task_id, lease=command.lease)
+    ]
 
 
 def fail_attempt(command: commands.FailAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:

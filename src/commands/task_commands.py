@@ -67,6 +67,8 @@ class StartAttempt(Struct, frozen=True, kw_only=True):
 class AcceptAttempt(Struct, frozen=True, kw_only=True):
     attempt: int
     backend_task_id: str | None
+    lease: timedelta | None = None
+    """How often its puller must renew it; None: it was not pulled."""
 
 
 class Reporter(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ Unknown ───────► Waiting ─────────────
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, TypeAlias, assert_never
 
 from msgspec import Struct
@@ -83,8 +83,14 @@ class Processing(Struct, frozen=True, kw_only=True):
     token_digest: str
     accepted: bool
     """The server accepted it (202) and reports by callback."""
+    lease: timedelta | None = None
+    """How often its puller must renew it; None: it was not pulled."""
     reported: int | None = 0
     """What the reports of the attempt had, as `earlier` of the next one says it."""
+
+    def due_at(self, now: datetime) -> datetime:
+        """Return when the accepted attempt ends if nobody reports from now on: at its deadline, or with its lease."""
+        return self.deadline if self.lease is None else min(self.deadline, now + self.lease)
 
     @property
     def occupied_server_id(self) -> str:
@@ -144,7 +150,7 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
                 accepted=not event.worker_id,
             )
         case events.AttemptAccepted():
-            return replace(state, accepted=True) if isinstance(state, Processing) else state
+            return replace(state, accepted=True, lease=event.lease) if isinstance(state, Processing) else state
         case events.ProgressReported():
             reported = None if event.earlier is None else event.earlier | event.has
             return replace(state, reported=reported) if isinstance(state, Processing) else state

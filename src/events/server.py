@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct, field
 
@@ -18,6 +18,8 @@ class Overflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     oldest: timedelta | None = None
     """How long a task has waited there."""
 
+
+Mode: TypeAlias = Literal["push", "pull"]
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -38,6 +40,7 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     name: str
     provider: str
     predict_url: str
+    """Empty for a pulled server: it has no address."""
     health_url: str | None = None
     is_async: bool = False
     """It may answer 202 and report later."""
@@ -66,14 +69,21 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     """It is never removed for being offline."""
     dialect: str = ""
     """Name of the wire format it speaks; empty: that of the task's type, else `taskstream`."""
+    mode: Mode = "push"
+    """`push`: its tasks are sent to it. `pull`: its pullers ask for them."""
 
     model: str = ""
     """Name of its model there, for a dialect whose addresses have it (`oip`); empty: its URL names it."""
 
     @property
     def reports_later(self) -> bool:
-        """Return True if it may report by callback."""
-        return self.is_async or self.callback
+        """Return True if it may report by callback, or is pulled: the outcome comes by a request of its own."""
+        return self.is_async or self.callback or self.is_pulled
+
+    @property
+    def is_pulled(self) -> bool:
+        """Return True if its pullers ask for tasks."""
+        return self.mode == "pull"
 
 
 class DetectionEvidence(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,6 +17,8 @@ dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks of the fir
 dispatch.<pool>.<priority>-bulk.<owner>.<unique>          ready tasks of the bulk queue, copied from `submitted`
 scheduler.fence                                           fencing token: one in each batch of releases
 scheduler.backlog        scheduler.explain                its backlog report, and requests for why a task is held
+pull.ask.<server>        pull.report.<server>             to the worker that dispatches to a pulled server: the open
+                                                          requests of its pullers, and requests for how many there are
 """
 
 from __future__ import annotations
@@ -228,6 +230,24 @@ def timer_name(subject: str) -> tuple[str, ...]:
 
 def due_retry_filter(ref: TaskRef) -> str:
     return f"due.retry.*.*.{ref.owner}.{ref.unique}"
+
+
+# Pulled servers
+
+
+def ask_subject(server_id: str) -> str:
+    """Return the subject on which the open requests of a server's pullers come to its worker."""
+    return f"pull.ask.{server_token(server_id)}"
+
+
+def ask_report_subject(server_id: str) -> str:
+    """Return the subject on which a server's worker is asked for an AskReport."""
+    return f"pull.report.{server_token(server_id)}"
+
+
+def attempts_filter(server_id: str) -> str:
+    """Return the filter of the copies of events that start or end an attempt on a server."""
+    return f"event.*.*.*.{server_token(server_id)}"
 
 
 # The queue of ready tasks

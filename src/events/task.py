@@ -203,10 +203,12 @@ class AttemptStarted(Event, frozen=True, kw_only=True):
 
 
 class AttemptAccepted(Event, frozen=True, kw_only=True):
-    """The server accepted the task (202) and will report the outcome by callback."""
+    """The server accepted the task (202) and will report the outcome by callback; or a puller took it."""
 
     attempt: int
     backend_task_id: str | None = None
+    lease: timedelta | None = None
+    """The puller must renew the attempt at least this often, or the attempt is lost; None: nobody need renew it."""
 
 
 class MergedReport(Struct, frozen=True, kw_only=True):

@@ -194,8 +194,10 @@ class Fleet:
     def pools_of(self, server_settings: Present) -> set[str]:
         """Return the pools that may hold tasks for this server."""
         names = server_settings.settings.types
-        if not names:
-            return self.pools()
+        return self.pools_of_types(names) if names else self.pools()
+
+    def pools_of_types(self, names: Iterable[str]) -> set[str]:
+        """Return the pools that may hold tasks of some types."""
         return {pool for name in names for pool in self._type_state(name).pools}
 
     def pools(self) -> set[str]:

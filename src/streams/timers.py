@@ -11,6 +11,7 @@ import contextlib
 from datetime import datetime
 
 import msgspec
+from msgspec import Struct
 
 from ..errors import StoreUnavailable
 from ..events.ids import ScheduleRef, TaskRef, token
@@ -26,6 +27,14 @@ _STREAMS: dict[TimerKind, str] = {"retry": RETRIES}
 """The streams of the kinds of timers, where it is not TIMERS."""
 
 
+class AttemptDue(Struct, frozen=True, kw_only=True):
+    """The body of an attempt's timer."""
+
+    attempt: int
+    at: datetime | None = None
+    """The instant it was set to; None: a version before leases set it."""
+
+
 class Timers:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -36,8 +45,8 @@ class Timers:
         await self._set(timer_subject("retry", *ref), target, at, b"{}", {"Nats-Schedule-TTL": FIRED_TTL})
 
     async def watch_deadline(self, ref: TaskRef, attempt: int, at: datetime) -> None:
-        """Set the timer of an attempt's deadline."""
-        body = msgspec.json.encode({"attempt": attempt})
+        """Set the timer of an accepted attempt: of its deadline, or of its puller's lease if that ends before."""
+        body = msgspec.json.encode(AttemptDue(attempt=attempt, at=at))
         await self._set(timer_subject("deadline", *ref), due_subject("deadline", *ref), at, body)
 
     async def watch_busy_wait(self, ref: TaskRef, at: datetime) -> None:

@@ -18,10 +18,11 @@ from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, TaskRef
 from ..runtime.service import Service
 from ..streams.jetstream.consumers import Consumer, delivery_info
+from ..streams.timers import AttemptDue
 from ..streams.topology.definitions import DUE_CONSUMER, TIMERS, due_consumer
 from ..streams.topology.ensure import ensure_consumer
 from .attempts.in_flight import InFlight
-from .attempts.outcomes import DEADLINE_PASSED, end_busy_wait, fail_attempt
+from .attempts.outcomes import end_busy_wait, end_if_due
 from .cron import Cron
 from .fleet.health import Health
 
@@ -132,11 +133,9 @@ class DueTimers(Service):
                 due_at = msgspec.json.decode(message.data, type=DueSchedule).at
                 await self._cron.attend(ScheduleRef(owner, unique), due_at)
             case ["due", "deadline", owner, unique]:
-                attempt = msgspec.json.decode(message.data)["attempt"]
+                due = msgspec.json.decode(message.data, type=AttemptDue)
                 with contextlib.suppress(Refused):  # ended meanwhile
-                    await fail_attempt(
-                        self._container, TaskRef(owner, unique), attempt, DEADLINE_PASSED, by=Actor("timer", "deadline")
-                    )
+                    await end_if_due(self._container, TaskRef(owner, unique), due, by=Actor("timer", "deadline"))
             case ["due", "busy", owner, unique]:
                 with contextlib.suppress(Refused):
                     await end_busy_wait(self._container, TaskRef(owner, unique), by=Actor("timer", "busy"))

@@ -34,6 +34,7 @@ from .dispatch.dispatcher import Dispatcher
 from .dispatch.ended_tasks import EndedTasks
 from .dispatch.queues import Queues
 from .dispatch.sourcing import LoneSourcing, Sourcing
+from .fleet.ask_desk import AskDesk
 from .fleet.assignment import ServerAssignment
 from .fleet.busy_reports import BusyReports
 from .fleet.capacity import policy
@@ -103,6 +104,7 @@ class Worker:
             in_flight,
             TaskEventListener(tail, container.reading, slots, runner, ended_tasks),
             self._assignment,
+            AskDesk(container, slots),
             BacklogMonitor(container, slots, queues),
             BusyReports(container, slots),
             self._due_timers,

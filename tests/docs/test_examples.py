@@ -46,6 +46,8 @@ RUN_IN_BASH = sorted({block.page for block in BLOCKS if block.language == "bash"
 ELSEWHERE = {
     ("docs/backends.md", "python"): "tests/docs/test_backends_doc.py",
     ("docs/backends.md", "javascript"): "tests/docs/test_backends_doc.py",
+    ("docs/pull.md", "python"): "tests/docs/test_pull_doc.py",
+    ("docs/pull.md", "javascript"): "tests/docs/test_pull_doc.py",
     ("docs/push.md", "javascript"): "needs a browser's EventSource: tests/browser follows streams in the same way",
 }
 HERE = {("docs/push.md", "python"), ("docs/webhooks.md", "python"), ("README.md", "bash")}

@@ -45,7 +45,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
     task.TaskHeld: {"renewed": False},
     task.TaskQueued: {"renewed": False, "granted": False, "submission": 0},
     task.AttemptStarted: {"token_digest": ""},
-    task.AttemptAccepted: {"backend_task_id": None},
+    task.AttemptAccepted: {"backend_task_id": None, "lease": None},
     task.ProgressReported: {
         "progress": None,
         "message": None,
@@ -78,6 +78,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "is_permanent": False,
         "dialect": "",
         "model": "",
+        "mode": "push",
     },
     server.HealthExpectation: {"status": (), "json": {}},
     server.DetectionEvidence: {"status": 0, "sign": ""},

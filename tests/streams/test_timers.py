@@ -14,6 +14,7 @@ from taskstream.errors import StoreUnavailable
 from taskstream.events.ids import ScheduleRef
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position, read
+from taskstream.streams.timers import AttemptDue
 from taskstream.streams.topology.definitions import DISPATCH, RETRIES, TIMERS
 from testkit.histories import ref
 from testkit.nats import NatsServer
@@ -65,12 +66,13 @@ async def test_a_pool_of_any_name_is_a_queue_of_its_own(container: Container) ->
 
 
 async def test_a_deadline_falls_due_with_its_attempt(container: Container) -> None:
-    await container.timers.watch_deadline(ref(), 3, soon())
+    at = soon()
+    await container.timers.watch_deadline(ref(), 3, at)
 
     [due] = await fired(container, TIMERS, "due.>")
 
     assert due.subject == f"due.deadline.alice.{UNIQUE}"
-    assert msgspec.json.decode(due.data) == {"attempt": 3}
+    assert msgspec.json.decode(due.data, type=AttemptDue) == AttemptDue(attempt=3, at=at)
 
 
 async def test_a_check_falls_due_for_its_server_with_its_body(container: Container) -> None:

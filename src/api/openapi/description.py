@@ -26,6 +26,7 @@ from ...submission.body import Submission
 from ..auth.stream_tokens import StreamToken
 from ..problems import MEANINGS, MEDIA_TYPE, QUOTA_HEADERS, Problem, problem_with
 from ..schemas import (
+    attempts,
     batches,
     bulk,
     graphs,
@@ -57,6 +58,7 @@ logs. `Retry-After` of a 503 or 429 says when to retry.
 """
 SCHEMA_REF = "#/components/schemas/{name}"
 _MODULES = (
+    attempts,
     batches,
     bulk,
     graphs,

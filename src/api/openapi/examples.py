@@ -97,6 +97,10 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
         "key": Example(summary="With its API key, which was destroyed", value={"apiKey": "sk-0123456789"}),
     },
     "RegisterBody": {
+        "pull": Example(
+            summary="A server without an address: its pullers ask for tasks",
+            value={"id": "site-b", "name": "Site B", "provider": "example", "mode": "pull", "types": ["resize"]},
+        ),
         "async": Example(
             summary="A server that reports by callback",
             value={
@@ -125,6 +129,24 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
                 "overflow": {"waiting": 100, "oldest": 60},
             },
         ),
+    },
+    "TakeBody": {
+        "one": Example(summary="One task, within half a minute", value={"server": "site-b", "max": 1, "wait": 30}),
+        "some": Example(
+            summary="Up to four tasks of one type",
+            value={"server": "site-b", "types": ["resize"], "max": 4},
+        ),
+    },
+    "PulledProgress": {"some": Example(summary="Progress", value={"progress": 40, "message": "frame 4 of 10"})},
+    "PulledResult": {
+        "result": Example(summary="A result", value={"result": {"url": "https://example.org/out.mp4"}}),
+    },
+    "PulledFailure": {
+        "final": Example(summary="The task cannot be done", value={"error": "no such model"}),
+        "again": Example(summary="Try it again", value={"error": "out of memory", "retry": True, "retryAfter": 10}),
+    },
+    "CancelledBody": {
+        "one": Example(summary="One attempt", value={"server": "site-b", "attempts": ["gAAAAAB2"], "wait": 30}),
     },
     "HeartbeatBody": {
         "load": Example(summary="With its load", value={"status": "busy", "activeTasks": 3, "metrics": {"gpu": 0.8}})

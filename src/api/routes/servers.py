@@ -66,7 +66,8 @@ async def show(container: Container, server: Present) -> ServerSummary:
     """Return what clients see of a registered server."""
     name, heartbeats = server.server_id, container.heartbeats
     running = await container.lists.running([name])
-    return server_summary(server, await heartbeats.get(name), await heartbeats.busy(name), running[name])
+    asks = await container.pull_requests.report(name) if server.settings.is_pulled else None
+    return server_summary(server, await heartbeats.get(name), await heartbeats.busy(name), running[name], asks=asks)
 
 
 async def registered_page(container: Container, limit: int, cursor: str | None) -> ServerPage:
@@ -77,9 +78,10 @@ async def registered_page(container: Container, limit: int, cursor: str | None) 
     busy = await container.heartbeats.all_busy()
     tokens = {name: server_token(name) for name in shown}
     running = await container.lists.running(shown)
+    asks = await container.pull_requests.reports(name for name in shown if servers[name].settings.is_pulled)
     return ServerPage(
         servers=[
-            server_summary(servers[name], heartbeats.get(token), busy.get(token), running[name])
+            server_summary(servers[name], heartbeats.get(token), busy.get(token), running[name], asks=asks.get(name))
             for name, token in tokens.items()
         ],
         next_cursor=following,

@@ -10,9 +10,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ...backends.dialects import dialect_of
 from ...commands.server import CircuitIsClosed, Present, Removed
 from ...errors import InvalidInput
-from ...events.server import HealthExpectation, Overflow
+from ...events.server import HealthExpectation, Mode, Overflow
 from ...instants import iso
 from ...projections.heartbeats import BusyServer, Heartbeat, RemovedCheck
+from ...scheduling.asks import AskReport
 from ...wire.fields import (
     HEADER_NAME_PATTERN,
     HEADER_VALUE_PATTERN,
@@ -93,7 +94,11 @@ class RegisterBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
     """Its name in paths."""
     name: Name
     provider: Name
-    endpoints: Endpoints
+    mode: Mode = "push"
+    """`push`: tasks are sent to its endpoints. `pull`: it has none; its pullers ask for tasks with
+    `POST /api/attempts/take`."""
+    endpoints: Endpoints | UnsetType = UNSET
+    """Required, unless `mode` is `pull`."""
     is_async: bool = msgspec.field(name="async", default=False)
     """True: it may answer 202 and report later."""
     callback: bool = False
@@ -132,7 +137,7 @@ PRESENT_STATE = frozenset(
         "status", "statusReason", "statusSince", "offlineSince", "maintenance", "maintenanceReason", "maintenanceSince",
         "circuit", "circuitOpenUntil", "circuitReason", "circuitOwner", "registeredAt", "lastHeartbeat", "latencyMs",
         "busySince", "nextTryAt", "currentLimit", "activeTasks", "reportedActiveTasks", "metrics", "hasApiKey",
-        "removed", "createdAt", "updatedAt", "dialectDetected",
+        "removed", "createdAt", "updatedAt", "dialectDetected", "openAsks",
     }
 )  # fmt: skip
 """Fields of a registration that are ignored: a server's present state, which older clients keep beside its settings and
@@ -144,6 +149,8 @@ class ServerPatch(Struct, kw_only=True, rename="camel", forbid_unknown_fields=Tr
 
     name: Name | UnsetType = UNSET
     provider: Name | UnsetType = UNSET
+    mode: Mode | UnsetType = UNSET
+    """`pull` removes its endpoints, `push` needs them."""
     endpoints: EndpointsChange | UnsetType = UNSET
     is_async: bool | UnsetType = msgspec.field(name="async", default=UNSET)
     callback: bool | UnsetType = UNSET
@@ -211,7 +218,10 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     id: str
     name: str
     provider: str
+    mode: Mode
+    """`pull`: its pullers ask for tasks."""
     endpoints: dict[str, str | None]
+    """Null for a pulled server."""
     is_async: bool = msgspec.field(name="async")
     callback: bool
     types: list[str]
@@ -268,6 +278,8 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """Tasks it is sent at a time now: `maxConcurrent`, or fewer since it said that it was busy."""
     active_tasks: int
     """Attempts of the service that run on it now."""
+    open_asks: int | None
+    """Requests of its pullers that are open and wait for a task now; null: it is pushed, or no worker answers."""
     reported_active_tasks: int | None
     """From the server's last heartbeat. It may count other work, too."""
     metrics: dict[str, Any] | None
@@ -391,8 +403,9 @@ def server_summary(
     busy: BusyServer | None,
     running: int,
     removed: RemovedInfo | None = None,
+    asks: AskReport | None = None,
 ) -> ServerSummary:
-    """Return what clients see of a server. `running`: the attempts that run on it."""
+    """Return what clients see of a server. `running`: the attempts that run on it. `asks`: of its pullers."""
     settings = server.settings
     circuit = server.circuit
     until = getattr(circuit, "until", None)
@@ -401,7 +414,8 @@ def server_summary(
         id=settings.server_id,
         name=settings.name,
         provider=settings.provider,
-        endpoints={"predict": settings.predict_url, "health": settings.health_url},
+        mode=settings.mode,
+        endpoints={"predict": settings.predict_url or None, "health": settings.health_url},
         is_async=settings.is_async,
         callback=settings.callback,
         types=list(settings.types),
@@ -436,6 +450,7 @@ def server_summary(
         next_try_at=iso(busy.next_try_at) if busy and busy.next_try_at else None,
         current_limit=min((busy and busy.limit) or settings.max_concurrent, settings.max_concurrent),
         active_tasks=running,
+        open_asks=asks.asks if asks else None,
         reported_active_tasks=heartbeat.active_tasks if heartbeat else None,
         metrics=heartbeat.metrics if heartbeat else None,
         removed=removed,

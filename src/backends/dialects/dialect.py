@@ -118,9 +118,11 @@ class FailedByBackend(Struct, frozen=True):
 
 
 class Accepted(Struct, frozen=True):
-    """The server will report by callback."""
+    """The server will report by callback; or a puller has the attempt."""
 
     backend_task_id: str | None
+    lease: timedelta | None = None
+    """How often the puller must renew the attempt; None: it was not pulled."""
 
 
 class Failed(Struct, frozen=True, kw_only=True):

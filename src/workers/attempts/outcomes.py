@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from datetime import timedelta
 
 import structlog
+from msgspec.structs import replace
 
 from ...backends.dialects.dialect import Accepted, Answer, Busy, Completed, Failed, FailedByBackend, Unsent, Update
 from ...backends.exchanges import CancelReport, OnUpdate
@@ -25,7 +27,7 @@ from ...events.subjects import server_token
 from ...events.task import ReturnKind
 from ...runtime import metrics
 from ...runtime.metrics import labelled
-from ...streams.timers import Timers
+from ...streams.timers import AttemptDue, Timers
 from ..fleet.slots import Slots
 
 log = structlog.get_logger(__name__)
@@ -35,6 +37,7 @@ PROGRESS_PAUSE_SECONDS = 0.5
 
 
 WORKER_LOST = Failed(kind="worker_lost", error="the worker that made the call is gone")
+LEASE_LOST = Failed(kind="worker_lost", error="the puller did not renew its lease")
 DEADLINE_PASSED = Failed(kind="timeout", error="the server did not report before the attempt's deadline")
 
 
@@ -60,6 +63,31 @@ async def fail_attempt(
         ref, command, by=by, cause=cause, known=known, patience_seconds=patience_seconds
     )
     await set_retry(container.timers, ref, handled.known.state)
+
+
+EARLY = timedelta(milliseconds=250)
+"""How early a timer may fire, by another machine's clock."""
+LATE = timedelta(seconds=5)
+"""How late a lease's timer fires if nothing ran that could renew the lease: it is given once more."""
+
+
+async def end_if_due(container: Container, ref: TaskRef, due: AttemptDue, *, by: Actor) -> None:
+    """Fail an accepted attempt whose deadline has passed, or whose puller did not renew its lease.
+
+    Does nothing to an attempt that has ended. A lease that ran out while this service was down is given once more, so
+    that its puller can renew it. Raises Refused.
+    """
+    known = await container.commands.tasks.load(ref)
+    state, now = known.state, utc_now()
+    if not isinstance(state, Processing) or state.facts.attempt != due.attempt:
+        return
+    failure = DEADLINE_PASSED
+    if state.lease is not None and now + EARLY < state.deadline:
+        if due.at is not None and now > due.at + LATE:
+            await container.timers.watch_deadline(ref, due.attempt, state.due_at(now))
+            return
+        failure = LEASE_LOST
+    await fail_attempt(container, ref, due.attempt, failure, by=by, known=known)
 
 
 async def set_retry(timers: Timers, ref: TaskRef, state: TaskState) -> None:
@@ -158,8 +186,8 @@ class Outcomes:
                     patience_seconds=math.inf,
                 )
                 return "succeeded" if isinstance(answer, Completed) else "failed"
-            case Accepted(backend_task_id=backend_task_id):
-                await self._accept(ref, server_id, claimed, backend_task_id)
+            case Accepted():
+                await self._accept(ref, server_id, claimed, answer)
                 return "accepted"
             case Busy() | Unsent():
                 kind: ReturnKind = "busy" if isinstance(answer, Busy) else "unsent"
@@ -183,21 +211,20 @@ class Outcomes:
                 )
                 return answer.kind
 
-    async def _accept(
-        self, ref: TaskRef, server_id: str, claimed: Known[TaskState], backend_task_id: str | None
-    ) -> None:
-        """Record that the server accepted the attempt, and set the timer of its deadline at the same time.
+    async def _accept(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Accepted) -> None:
+        """Record that the server accepted the attempt, and set the timer of its deadline or lease at the same time.
 
         Whoever ends an accepted attempt cancels its timer, so the timer must not be set after the acceptance is known.
         """
-        attempt, deadline = _processing(claimed).facts.attempt, _processing(claimed).deadline
+        attempt = _processing(claimed).facts.attempt
+        due_at = replace(_processing(claimed), lease=answer.lease).due_at(utc_now())
         timers = self._container.timers
-        timer = asyncio.create_task(timers.watch_deadline(ref, attempt, deadline))
+        timer = asyncio.create_task(timers.watch_deadline(ref, attempt, due_at))
         state: TaskState | None = None
         try:
             handled = await self._commands.task(
                 ref,
-                AcceptAttempt(attempt=attempt, backend_task_id=backend_task_id),
+                AcceptAttempt(attempt=attempt, backend_task_id=answer.backend_task_id, lease=answer.lease),
                 by=self._worker,
                 cause=str(claimed.sequence),
                 known=claimed,
@@ -211,13 +238,13 @@ class Outcomes:
         if not _is_running(state, attempt):  # the callback was faster than the acceptance
             self._slots.ended_elsewhere(server_token(server_id), ref)
         elif failure is not None:
-            await timers.watch_deadline(ref, attempt, deadline)
+            await timers.watch_deadline(ref, attempt, due_at)
 
     async def _correct_deadline(self, ref: TaskRef) -> None:
         """Set or cancel the timer of a task's deadline, after one that came too late may have replaced it."""
         state = (await self._commands.tasks.load(ref)).state
         if isinstance(state, Processing) and state.accepted:
-            await self._container.timers.watch_deadline(ref, state.facts.attempt, state.deadline)
+            await self._container.timers.watch_deadline(ref, state.facts.attempt, state.due_at(utc_now()))
         else:
             await self._container.timers.cancel("deadline", ref)
 

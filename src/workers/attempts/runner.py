@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 
 import structlog
@@ -34,6 +34,7 @@ from ...events.ids import TaskRef
 from ...events.task import TaskSubmitted
 from ...runtime import metrics
 from ...runtime.metrics import labelled
+from ...scheduling.asks import OpenAsk
 from ...scheduling.redelivery import LONGEST_RETURN, growing
 from ...streams.jetstream.consumers import delivery_info
 from ...streams.leases import Membership
@@ -42,6 +43,7 @@ from ...wire.trace import Trace
 from ..fleet.circuit_breaker import CircuitBreaker, Consequence
 from ..fleet.server_keys import Misconfigured, ServerKeys
 from ..fleet.slots import Slots
+from .hand_over import HandOvers
 from .in_flight import InFlight
 from .outcomes import Outcomes, after_answer
 from .parents import Parents, SentParents
@@ -74,6 +76,11 @@ class ReadyTask(Struct, frozen=True, kw_only=True):
     needs_grant: bool = False
     """It shares a limit with others, and may start only if the scheduler has counted it."""
 
+    @property
+    def require(self) -> Mapping[str, str]:
+        """The labels that its server must have."""
+        return self.submitted.plan.require if self.submitted.plan is not None else {}
+
 
 class _Keys(Struct, frozen=True, kw_only=True):
     """The keys that an attempt's request carries."""
@@ -98,6 +105,10 @@ class _UnderWay(Struct):
     """The attempt that the log says was cancelled."""
     cancel_report: CancelReport = NO_CALL
     """What became of a call that was cancelled."""
+    ask: OpenAsk | None = None
+    """The request of a puller that is reserved for it; None: it is pushed, or the request has its answer."""
+    returned_because: str = "the worker is shutting down"
+    """Why the attempt is returned if its call is given up."""
 
     @property
     def is_cancelled(self) -> bool:
@@ -127,6 +138,7 @@ class AttemptRunner:
         self._worker = Actor("worker", members.id)
         self._parents = Parents(container.tasks, container.results, container.links, container.settings.parent_results)
         self._outcomes = Outcomes(container, slots, self._worker)
+        self._hand_overs = HandOvers(container, slots)
         self._circuit_breaker = CircuitBreaker(container, slots, self._worker)
         self.stale_deliveries = StaleDeliveries(container, in_flight, members, self.is_under_way)
         self._running: set[asyncio.Task[None]] = set()
@@ -136,9 +148,15 @@ class AttemptRunner:
 
     def start(self, queued: ReadyTask, server: Present) -> None:
         """Start an attempt on a server that has a free slot. The task must not be under way here."""
-        self._slots.begin(server.server_id, queued.ref)
+        ask: OpenAsk | None = None
         self._in_flight.add(queued.message)
-        under_way = self._under_way[queued.ref] = _UnderWay()
+        if server.settings.is_pulled:
+            ask = self._slots.reserve_ask(server.server_id, queued.submitted.task_type, queued.require)
+            if ask is None:  # its request has ended since
+                self.spawn(self._in_flight.nak(queued.message))
+                return
+        self._slots.begin(server.server_id, queued.ref)
+        under_way = self._under_way[queued.ref] = _UnderWay(ask=ask)
         self.spawn(self._run(queued, server, under_way))
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -216,6 +234,8 @@ class AttemptRunner:
                     server, queued.ref, queued.submitted.task_type, claimed.state, answer
                 )
         finally:
+            if under_way.ask is not None:
+                self._slots.end_ask(server_id, under_way.ask, "unused")
             if claimed is None:
                 self._slots.withdraw(server_id, queued.ref)
             else:
@@ -326,6 +346,8 @@ class AttemptRunner:
         under_way.calling = attempt = asyncio.current_task()
         assert attempt is not None
         try:
+            if server.settings.is_pulled:
+                return await self._hand_over(queued, server, call, under_way)
             return await exchanges.run()
         except asyncio.CancelledError:
             if under_way.calling is None:
@@ -336,6 +358,15 @@ class AttemptRunner:
             if under_way.calling is None:
                 attempt.uncancel()
             under_way.calling = None
+
+    async def _hand_over(self, queued: ReadyTask, server: Present, call: Call, under_way: _UnderWay) -> Accepted | None:
+        """Hand an attempt to a puller; None if no request is open any more."""
+        ask, under_way.ask = under_way.ask, None
+        assert ask is not None
+        accepted = await self._hand_overs.hand_over(server.server_id, ask, queued.ref, queued.require, call)
+        if accepted is None:
+            under_way.returned_because = "the puller's request had ended when the attempt came"
+        return accepted
 
     async def _release(self, queued: ReadyTask, answer: Answer) -> None:
         """Ack the message of an outcome; nak it if the attempt was returned: the task is still in its queue."""
@@ -356,5 +387,5 @@ class AttemptRunner:
             await self._in_flight.ack(queued.message)
             await self._outcomes.report_cancel(queued.ref, claimed, under_way.cancel_report)
             return
-        await self._outcomes.return_attempt(queued.ref, claimed, "the worker is shutting down")
+        await self._outcomes.return_attempt(queued.ref, claimed, under_way.returned_because)
         await self._in_flight.nak(queued.message)

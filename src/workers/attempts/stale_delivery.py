@@ -60,7 +60,7 @@ class StaleDeliveries:
                     await set_retry(self._timers, ref, state)  # not due yet: its timer brings it
                     await self._in_flight.ack(message)
                 case Processing(accepted=True):
-                    await self._timers.watch_deadline(ref, state.facts.attempt, state.deadline)
+                    await self._timers.watch_deadline(ref, state.facts.attempt, state.due_at(utc_now()))
                     await self._in_flight.ack(message)
                 case Processing(worker_id=worker_id) if await self._works_on(worker_id, ref):
                     await self._in_flight.nak(message, LOOK_AGAIN)  # the worker that has it ends it

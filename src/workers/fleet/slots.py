@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Literal, assert_never
 
 from msgspec import Struct, field
 
@@ -22,6 +22,7 @@ from ...projections.fleet import Fleet
 from ...projections.heartbeats import BusyServer
 from ...runtime import metrics
 from ...runtime.metrics import labelled
+from ...scheduling.asks import AskMessage, AskReport, OpenAsk, OpenAsks
 from ...scheduling.eligibility import is_there_for
 from ...scheduling.redelivery import TaskKind
 from ...scheduling.server_failures import Verdict
@@ -64,6 +65,8 @@ class _Load(Struct):
     """Of an overflow server: how many tasks it may still take before its queues are measured again."""
     helping: bool = False
     """Of an overflow server: enough waited at the last measurement for it to take work."""
+    asks: OpenAsks = field(default_factory=OpenAsks)
+    """Of a pulled server: the open requests of its pullers. It has as many free slots as these want."""
 
     @property
     def running(self) -> int:
@@ -114,8 +117,12 @@ class Slots:
         self._busy_news: set[str] = set()
         """Ids of servers whose assumptions have changed since they were last reported."""
         self._choices = itertools.count(1)
+        self._pulled: set[str] = set()
+        """Names of the pulled servers whose pullers ask for tasks."""
         self.freed = asyncio.Event()
         """Set whenever more slots may be free than before."""
+        self.on_assignment: Callable[[], None] = lambda: None
+        """Called when a server was added or dropped."""
         fleet.watch(self._on_fleet_change)
 
     # Which servers
@@ -138,6 +145,7 @@ class Slots:
         labelled(metrics.running, server_id).set_function(lambda: load.running)
         self._refresh(name)
         self.freed.set()
+        self.on_assignment()
 
     def drop(self, name: str) -> None:
         """Remove a server that is no longer assigned to this worker; its calls go on."""
@@ -146,7 +154,9 @@ class Slots:
             del self._of_server[load.server_id]
             self._remove(name, load)
             self._refusing.discard(name)
+            self._pulled.discard(name)
             labelled(metrics.running, load.server_id).set_function(lambda: 0)
+            self.on_assignment()
 
     def set_accepting(self, name: str, accepting: bool) -> None:
         load = self._loads.get(name)
@@ -312,6 +322,63 @@ class Slots:
             self._refresh(load.name)
             self.freed.set()
 
+    # Pulled servers
+
+    def pulled_servers(self) -> list[str]:
+        """Return the ids of the assigned servers that are pulled."""
+        found = (self._fleet.by_token(name) for name in self._loads)
+        return [server.server_id for server in found if server is not None and server.settings.is_pulled]
+
+    def ask(self, server_id: str, message: AskMessage, reply: str) -> None:
+        """Record what an API process says of an open request of a server's puller."""
+        load = self._of_server.get(server_id)
+        if load is not None and load.asks.put(message, reply, time.monotonic()):
+            self._asks_changed(load)
+
+    def forget_silent_asks(self) -> None:
+        """Forget the requests of pullers of which no process has said anything for a while."""
+        now = time.monotonic()
+        for load in [self._loads[name] for name in self._pulled]:
+            if load.asks.forget_silent(now):
+                self._asks_changed(load)
+
+    def ask_report(self, server_id: str) -> AskReport | None:
+        """Return how many requests of a server's pullers are open; None if the server is not assigned here."""
+        load = self._of_server.get(server_id)
+        return load.asks.report if load else None
+
+    def reserve_ask(self, server_id: str, task_type: str, require: Mapping[str, str]) -> OpenAsk | None:
+        """Take an open request for a task that starts on a pulled server; None: none is open for it."""
+        load = self._of_server.get(server_id)
+        ask = load.asks.reserve(task_type, require, time.monotonic()) if load else None
+        if load is not None:
+            self._changed.add(load.name)
+        return ask
+
+    def end_ask(self, server_id: str, ask: OpenAsk, how: Literal["served", "unused", "gone"]) -> None:
+        """Record that a reserved request has its attempt, was not needed, or was over when the attempt came."""
+        load = self._of_server.get(server_id)
+        if load is None:
+            return
+        match how:
+            case "served":
+                load.asks.served(ask)
+            case "unused":
+                load.asks.give_back(ask)
+            case "gone":
+                load.asks.close(ask)
+        self._asks_changed(load)
+
+    def _asks_changed(self, load: _Load) -> None:
+        (self._pulled.add if len(load.asks) else self._pulled.discard)(load.name)
+        self._changed.add(load.name)
+        self.freed.set()
+
+    def _unasked(self, task_type: str, require: Mapping[str, str]) -> set[str]:
+        """Return the pulled servers of which no puller asks for such a task."""
+        loads = (self._loads[name] for name in self._pulled)
+        return {load.server_id for load in loads if not load.asks.fit(task_type, require)}
+
     # Free slots
 
     def choose(
@@ -338,6 +405,8 @@ class Slots:
             now = time.monotonic()
             loads = (self._loads[name] for name in self._refusing)
             closed |= {load.server_id for load in loads if load.busy.rests_until(ref.owner) > now}
+        if self._pulled:
+            closed |= self._unasked(task_type, require)
         return self._capacity.choose(task_type, avoid, require, prefer, closed)
 
     def serves(self, pool: str) -> bool:
@@ -362,7 +431,12 @@ class Slots:
 
     def _able(self, kinds: Iterable[TaskKind]) -> set[str]:
         """Return the servers with a free slot that can take tasks of some kinds."""
-        return {name for kind in kinds for name in self._capacity.able(kind.task_type, dict(kind.require))}
+        return {
+            name
+            for kind in kinds
+            for name in self._capacity.able(kind.task_type, dict(kind.require))
+            if not self._pulled or name not in self._unasked(kind.task_type, dict(kind.require))
+        }
 
     def _kept_trials(self, ref: TaskRef) -> set[str]:
         """Return the servers whose trial is kept from a task."""
@@ -420,11 +494,15 @@ class Slots:
             self._on_trial.add(name)
         if settings.overflow is not None:  # on standby its queues are still listened to
             capacity = min(capacity, running + load.allowance)
+        types = settings.types
+        if settings.is_pulled:
+            capacity = min(capacity, running + load.asks.wanted)
+            types = load.asks.types(settings)
         self._capacity.put(
             ServerCapacity(
                 candidate=Candidate(server.server_id, running, capacity, settings.weight, load.last_choice),
-                types=settings.types,
-                pools=frozenset(self._fleet.pools_of(server) if settings.types else ()),
+                types=types,
+                pools=frozenset(self._fleet.pools_of_types(types)),
                 labels=settings.labels,
             )
         )
