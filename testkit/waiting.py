@@ -69,14 +69,14 @@ async def until_open(port: int, host: str = "127.0.0.1") -> None:
     await wait_until(is_open, f"port {port} of {host} to accept connections")
 
 
-async def until_ok(url: str) -> None:
-    """Wait until a GET request is answered with 200. Raises NotInTime."""
+async def until_ok(url: str, patience_seconds: float = PATIENCE_SECONDS, says: str = "") -> None:
+    """Wait until a GET request is answered with 200 and a body that contains a text. Raises NotInTime."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_SECONDS)) as session:
 
         async def is_ok() -> bool:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                 async with session.get(url) as answer:
-                    return answer.status == 200
+                    return answer.status == 200 and says in await answer.text()
             return False
 
-        await wait_until(is_ok, f"200 from {url}")
+        await wait_until(is_ok, f"200 from {url}", patience_seconds)

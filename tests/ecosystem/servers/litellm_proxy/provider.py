@@ -1,0 +1,42 @@
+"""A provider of litellm whose model says the last message loudly; the model's `user` field is the mode."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from litellm import CustomLLM, ModelResponse
+from litellm.types.utils import GenericStreamingChunk
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from work import loud_words_async, set_up
+
+set_up()
+
+
+def asked(messages: list[Any], optional_params: dict[str, Any]) -> tuple[str, str]:
+    return messages[-1]["content"], optional_params.get("user") or "quick"
+
+
+class Shouter(CustomLLM):
+    async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        words = [word async for word in loud_words_async(*asked(kwargs["messages"], kwargs["optional_params"]))]
+        answer = kwargs["model_response"]
+        answer.choices[0].message.content = " ".join(words)
+        answer.model = "shouter"
+        return answer
+
+    async def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenericStreamingChunk]:
+        async for word in loud_words_async(*asked(kwargs["messages"], kwargs["optional_params"])):
+            yield {
+                "text": word + " ", "is_finished": False, "finish_reason": "", "index": 0, "tool_use": None, "usage": None
+            }  # fmt: skip
+        yield {
+            "text": "", "is_finished": True, "finish_reason": "stop", "index": 0, "tool_use": None,
+            "usage": {"completion_tokens": 2, "prompt_tokens": 2, "total_tokens": 4},
+        }  # fmt: skip
+
+
+shouter = Shouter()

@@ -1,0 +1,21 @@
+"""A RunPod worker with an async generator handler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import runpod
+from work import loud_words_async, set_up
+
+set_up()
+
+
+async def handler(job: dict[str, Any]) -> AsyncIterator[str]:
+    asked = job["input"]
+    async for word in loud_words_async(asked["text"], asked.get("mode", "quick")):
+        yield word + " "
+
+
+runpod.serverless.start({"handler": handler, "return_aggregate_stream": bool(os.environ.get("AGGREGATE"))})
