@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from testkit.processes import Process
+from testkit.usage import descendants
 from testkit.waiting import free_port, until_ok
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +19,9 @@ STARTUP_SECONDS = 60.0
 ENVIRONMENTS = {name: ROOT / f".venv-{name}" for name in ("ecosystem", "ecosystem-kserve", "ecosystem-mlserver")}
 BOUNDS = {
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False",
-    "BENTOML_DO_NOT_TRACK": "True", "GRADIO_ANALYTICS_ENABLED": "False", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1",
-    "NO_PROXY": "127.0.0.1",
+    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DO_NOT_TRACK": "1",
+    "LITELLM_TELEMETRY": "False", "BENTOML_DO_NOT_TRACK": "True", "GRADIO_ANALYTICS_ENABLED": "False",
+    "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1",
 }  # fmt: skip
 """Two cores at most, nothing downloaded or reported at run time."""
 
@@ -61,21 +62,23 @@ COG = {
     "command": (PYTHON, "-m", "cog.server.http", "--host", "127.0.0.1"), "package": "cog", "environment": "ecosystem",
     "folder": "cog_model", "ready": "/health-check", "ready_says": '"status":"READY"', "up": "/",
 }  # fmt: skip
+BENTOML = {
+    "command": ("{bin}/bentoml", "serve", "bentoml_app:Shouter", "--host", "127.0.0.1", "--port", "{port}"),
+    "package": "bentoml", "environment": "ecosystem", "ready": "/readyz",
+}  # fmt: skip
 PROGRAMS = {
     program.name: program
     for program in (
         Program(
-            name="fastapi", package="fastapi", environment="ecosystem", command=(PYTHON, "fastapi_app.py"), ready="/health"
+            name="fastapi", package="fastapi", environment="ecosystem", command=(PYTHON, "fastapi_app.py"),
+            ready="/health", up="/",
         ),
         Program(
             name="litserve", package="litserve", environment="ecosystem-kserve", command=(PYTHON, "litserve_app.py"),
             ready="/health",
         ),
-        Program(
-            name="bentoml", package="bentoml", environment="ecosystem",
-            command=("{bin}/bentoml", "serve", "bentoml_app:Shouter", "--host", "127.0.0.1", "--port", "{port}"),
-            ready="/readyz", env={"BENTOML_HOME": "{folder}/bentoml"},
-        ),
+        Program(name="bentoml", **BENTOML, env={"BENTOML_HOME": "{folder}/bentoml", "MOST_CALLS": "1"}),
+        Program(name="bentoml-task", **BENTOML, env={"BENTOML_HOME": "{folder}/bentoml", "MOST_CALLS": "8"}),
         Program(name="cog", **COG, env={"COG_PREDICT_TYPE_STUB": "run.py:Shouter"}),
         Program(name="cog-stream", **COG, env={"COG_PREDICT_TYPE_STUB": "run.py:Streamer"}),
         Program(name="cog-file", **COG, env={"COG_PREDICT_TYPE_STUB": "run.py:Painter"}),
@@ -126,7 +129,9 @@ class Running:
             | env
         )
         command = [part.format(**put) for part in program.command]
-        self._process = Process(program.name, ["env", "-C", str(SERVERS / program.folder), *command], self._env, folder / "log")
+        self._process = Process(
+            program.name, ["env", "-C", str(SERVERS / program.folder), *command], self._env, folder / "log"
+        )
 
     @property
     def url(self) -> str:
@@ -146,9 +151,10 @@ class Running:
     def kill(self) -> None:
         """End it and all that it has started, as a power cut would."""
         pid = self._process.pid
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+        if pid is not None:  # some programs' workers are in sessions of their own
+            for each in (pid, *descendants(pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
         self._process.kill()
 
     def terminate(self) -> None:
@@ -183,5 +189,3 @@ def check_environments() -> None:
     for name, folder in ENVIRONMENTS.items():
         if not (folder / "bin" / "python").exists():
             raise FileNotFoundError(f"{folder.name} is missing: run `make test-servers` (it makes {name})")
-
-

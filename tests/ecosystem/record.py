@@ -1,4 +1,6 @@
-"""Record real programs' answers into `tests/backends/recorded/<program>/<case>.json`: `python -m tests.ecosystem.record litserve`.
+"""Record real programs' answers into `tests/backends/recorded/<program>/<case>.json`.
+
+`python -m tests.ecosystem.record litserve` records one program, without arguments all.
 
 An exchange is `{"request", "status", "headers", "body" or "parts"}`; times, ids and paths of the machine are replaced.
 """
@@ -23,10 +25,19 @@ from testkit.waiting import wait_until
 from .programs import PROGRAMS, ROOT, Running
 
 RECORDED = ROOT / "tests" / "backends" / "recorded"
-KEPT_HEADERS = {"content-type", "retry-after", "transfer-encoding", "connection", "server", "x-request-id", "location", "allow"}
+KEPT_HEADERS = {
+    "content-type",
+    "retry-after",
+    "transfer-encoding",
+    "connection",
+    "server",
+    "x-request-id",
+    "location",
+    "allow",
+}
 PROBES = (
-    "/", "/v2", "/info", "/api/version", "/api/tags", "/system_stats", "/config", "/sdapi/v1/cmd-flags", "/v1/models", "/health",
-    "/health-check", "/healthz", "/readyz", "/v2/health/ready", "/gradio_api/info",
+    "/", "/v2", "/info", "/api/version", "/api/tags", "/system_stats", "/config", "/sdapi/v1/cmd-flags", "/v1/models",
+    "/health", "/health-check", "/healthz", "/readyz", "/v2/health/ready", "/gradio_api/info",
 )  # fmt: skip
 MOST_BODY = 4000
 SCRUBBED = (
@@ -34,6 +45,8 @@ SCRUBBED = (
     (r"/tmp/[a-z0-9_]+/[a-z]+", "/run"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:8000"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?", "2026-11-30T12:00:00"),
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "00000000-0000-4000-8000-000000000000"),
+    (r'"app_id":\d+', '"app_id":1'),
     (r"chatcmpl-[0-9a-f-]+", "chatcmpl-1"),
     (r'"created": ?\d+', '"created":1764504000'),
     (r'"(process_time|predict_time|total_time)": ?[0-9.e-]+', r'"\1": 0.1'),
@@ -57,7 +70,13 @@ class Recorder:
         self.notes: dict[str, str] = {}
 
     async def ask(
-        self, case: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, parts: bool = False
+        self,
+        case: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        parts: bool = False,
     ) -> dict[str, Any]:
         """Send one request and keep the exchange. A stream's parts are kept as they come."""
         request: dict[str, Any] = {"method": method, "path": path}
@@ -109,8 +128,10 @@ class Recorder:
                 since = self.running.trace()[before:]
                 return "stopped" if "stopped" in since else "went on" if since.count("step") > 60 else ""
 
-            self.notes[case] = f"after the connection was closed, the model {await wait_until(seen, 'its reaction', 20)}"
-        await wait_until(lambda: self.running.trace()[-1] in ("end", "stopped"), "the model to be idle", 20)
+            self.notes[case] = (
+                f"after the connection was closed, the model {await wait_until(seen, 'its reaction', 20)}"
+            )
+        await asyncio.sleep(1)  # a generator whose reader has gone may neither end nor be closed
 
     async def killed(self, case: str, *args: Any, **kwargs: Any) -> None:
         """Kill the program while a slow call runs."""
@@ -200,8 +221,17 @@ async def record_bentoml(to: Recorder) -> None:
     await to.ask("stream-failed", "POST", "/stream", FAIL, parts=True)
     await to.ask("wrong-input", "POST", "/shout", WRONG)
     await to.ask("wrong-input", "POST", "/shout", {"txt": "hello"})
-    await to.ask("wrong-input", "POST", "/paint/submit", WRONG)
+    async with to.in_flight("slow", "POST", "/shout", SLOW):
+        await to.ask("busy", "POST", "/shout", QUICK)
+        await to.ask("busy", "GET", "/paint/status?task_id=nothing")
+        await to.ask("busy", "GET", "/readyz")
+        await to.ask("busy", "GET", "/healthz")
+    await to.close_early("closed", "POST", "/shout", SLOW)
+    await to.close_early("closed-stream", "POST", "/stream", SLOW, parts=True)
+    await to.killed("killed", "POST", "/shout", SLOW)
 
+
+async def record_bentoml_task(to: Recorder) -> None:
     async def task(case: str, body: Any, until: tuple[str, ...]) -> str:
         submitted = await to.ask(case, "POST", "/paint/submit", body)
         task_id = str(submitted["json"]["task_id"])
@@ -220,10 +250,10 @@ async def record_bentoml(to: Recorder) -> None:
     def named(case: str, task_id: str) -> None:
         to.kept[case] = json.loads(json.dumps(to.kept[case]).replace(task_id, "task-1"))
 
-    done = await task("task", QUICK, ("success",))
+    done = await task("task", QUICK, ("completed",))
     await to.ask("task", "GET", f"/paint/get?task_id={done}")
     named("task", done)
-    failed = await task("task-failed", FAIL, ("failure",))
+    failed = await task("task-failed", FAIL, ("failed",))
     await to.ask("task-failed", "GET", f"/paint/get?task_id={failed}")
     named("task-failed", failed)
     await to.ask("task-unknown", "GET", "/paint/status?task_id=nothing")
@@ -233,7 +263,7 @@ async def record_bentoml(to: Recorder) -> None:
     running = await task("task-cancel", SLOW, ("in_progress",))
     await wait_until(lambda: to.running.trace()[-1] == "step", "the task to run", 20)
     await to.ask("task-cancel", "GET", f"/paint/get?task_id={running}")
-    await to.ask("task-busy", "POST", "/paint/submit", QUICK)
+    await to.ask("task-second", "POST", "/paint/submit", QUICK)
     await to.ask("task-cancel", "PUT", f"/paint/cancel?task_id={running}")
     await to.ask("task-cancel", "GET", f"/paint/status?task_id={running}")
     steps = to.running.trace().count("step")
@@ -245,15 +275,9 @@ async def record_bentoml(to: Recorder) -> None:
     await asyncio.sleep(1)
     await to.ask("task-cancel", "GET", f"/paint/status?task_id={running}")
     named("task-cancel", running)
-    async with to.in_flight("slow", "POST", "/shout", SLOW):
-        await to.ask("busy", "POST", "/shout", QUICK)
-        await to.ask("busy", "GET", f"/paint/status?task_id={done}")
-        await to.ask("busy", "GET", "/readyz")
-        await to.ask("busy", "GET", "/healthz")
-    named("busy", done)
-    await to.close_early("closed", "POST", "/shout", SLOW)
-    await to.close_early("closed-stream", "POST", "/stream", SLOW, parts=True)
-    await to.killed("killed", "POST", "/shout", SLOW)
+    wrong = await task("task-wrong-input", WRONG, ("completed", "failed"))
+    await to.ask("task-wrong-input", "GET", f"/paint/get?task_id={wrong}")
+    named("task-wrong-input", wrong)
 
 
 async def record_kserve(to: Recorder) -> None:
@@ -277,7 +301,14 @@ def tensors(ask: dict[str, Any]) -> dict[str, Any]:
 
 async def record_oip(to: Recorder) -> None:
     infer = "/v2/models/shouter/infer"
-    for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/shouter", "/v2/models/shouter/ready", "/v2/models/nobody/ready"):
+    for path in (
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/shouter",
+        "/v2/models/shouter/ready",
+        "/v2/models/nobody/ready",
+    ):
         await to.ask("v2", "GET", path)
     await to.ask("v2-quick", "POST", infer, tensors(QUICK) | {"id": "attempt-1"})
     await to.ask("v2-failed", "POST", infer, tensors(FAIL))
@@ -378,13 +409,11 @@ async def record_litellm(to: Recorder) -> None:
     await to.killed("killed", "POST", path, chat("shouter", "slow", stream=True), key, parts=True)
 
 
-async def record_cog(to: Recorder) -> None:
-    await to.probes()
-
-
 RECORDINGS = {
-    name.removeprefix("record_"): call for name, call in list(globals().items()) if name.startswith("record_") and name != "record_oip"
-}
+    "fastapi": record_fastapi, "litserve": record_litserve, "bentoml": record_bentoml,
+    "bentoml-task": record_bentoml_task,
+    "kserve": record_kserve, "mlserver": record_mlserver, "gradio": record_gradio, "litellm": record_litellm,
+}  # fmt: skip
 
 
 async def record(name: str) -> None:
@@ -392,7 +421,9 @@ async def record(name: str) -> None:
     folder = Path(tempfile.mkdtemp()) / name
     running = Running(PROGRAMS[name], folder)
     running.start()
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=60), connector=aiohttp.TCPConnector(force_close=True)
+    ) as http:
         to = Recorder(running, http)
         try:
             await running.ready()

@@ -1,7 +1,7 @@
-"""Record what the stock `runpod` worker sends, against a small server of its addresses: `python -m tests.ecosystem.record_runpod`.
+"""Record what the stock `runpod` worker sends: `python -m tests.ecosystem.record_runpod`.
 
-Each scenario gives one job to a worker and writes `tests/backends/recorded/runpod/<scenario>.json`: each request with method,
-path, query, headers and body, and the answer that it got.
+Each scenario gives one job to a worker, from a small server that has RunPod's addresses, and writes
+`tests/backends/recorded/runpod/<scenario>.json`: each request (method, path, query, headers, body) and its answer.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ SCENARIOS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
 }
 
 
-async def record(name: str) -> None:
+async def record(name: str) -> None:  # noqa: PLR0915
     script, asked, env = SCENARIOS[name]
     folder = Path(tempfile.mkdtemp())
     async with Endpoint([{"id": "attempt-1", "input": asked}]) as endpoint:

@@ -1,14 +1,17 @@
-"""A BentoML service: `/shout` answers, `/stream` streams, `/paint` is a task (submit, status, get). One call at a time."""
+"""A BentoML service: `/shout` answers, `/stream` streams, `/paint` is a task (submit, status, get).
+
+The limit counts every request, also polls of a task, and a task until it ends."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import bentoml
 from work import loud_words, set_up
 
 
-@bentoml.service(workers=1, traffic={"timeout": 120, "max_concurrency": 1})
+@bentoml.service(workers=1, traffic={"timeout": 120, "max_concurrency": int(os.environ["MOST_CALLS"])})
 class Shouter:
     def __init__(self) -> None:
         set_up()

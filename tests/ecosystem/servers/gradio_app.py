@@ -1,4 +1,4 @@
-"""A Gradio app with two functions: `/shout` answers, `/stream` streams. One call runs, one waits, the next is refused."""
+"""A Gradio app with two functions: `/shout` answers, `/stream` streams. One call runs and one waits."""
 
 from __future__ import annotations
 

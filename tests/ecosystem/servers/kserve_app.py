@@ -26,7 +26,7 @@ class Shouter(kserve.Model):
         if isinstance(payload, dict):
             asks = [(each.get("text"), each.get("mode", "quick")) for each in payload["instances"]]
         else:
-            values = {each.name: each.as_string()[0] for each in payload.inputs}
+            values = {each.name: each.data[0] for each in payload.inputs}
             asks = [(values.get("text"), values.get("mode", "quick"))]
         if not all(isinstance(text, str) for text, _ in asks):
             raise InvalidInput("`text` must be text")

@@ -1,8 +1,8 @@
 """The work that every model here does: say a text loudly, word by word. It needs no library.
 
-`mode` in the input chooses how: `quick`, `slow` (waits after the first word until `release` exists in the folder), `fail`.
-`ECOSYSTEM_FOLDER` is the run's folder. What the model does is noted in its file `trace`, a line each, so that a case sees
-whether work goes on after a cancel. A setup lasts as long as `hold-setup` exists there.
+`mode` in the input chooses how: `quick`, `slow` (waits after the first word until `release` exists in the folder) or
+`fail`. `ECOSYSTEM_FOLDER` is the run's folder. What the model does is noted in its file `trace`, a line each, so that a
+case sees whether work goes on after a cancel. A setup lasts as long as `hold-setup` exists there.
 """
 
 from __future__ import annotations

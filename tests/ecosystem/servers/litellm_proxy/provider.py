@@ -31,7 +31,8 @@ class Shouter(CustomLLM):
     async def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenericStreamingChunk]:
         async for word in loud_words_async(*asked(kwargs["messages"], kwargs["optional_params"])):
             yield {
-                "text": word + " ", "is_finished": False, "finish_reason": "", "index": 0, "tool_use": None, "usage": None
+                "text": word + " ", "is_finished": False, "finish_reason": "", "index": 0, "tool_use": None,
+                "usage": None,
             }  # fmt: skip
         yield {
             "text": "", "is_finished": True, "finish_reason": "stop", "index": 0, "tool_use": None,
