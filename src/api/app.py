@@ -38,6 +38,7 @@ from .routes.servers import server_routes
 from .routes.statistics import statistics_routes
 from .routes.system import system_router
 from .routes.tasks import task_routes
+from .routes.trials import trial_routes
 from .routes.types import type_routes
 from .routes.webhooks import webhook_routes
 from .routes.websocket import websocket_router
@@ -61,6 +62,7 @@ def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]
         *push_routes(container, tokens),
         *server_routes(container),
         *attempt_routes(container),
+        *trial_routes(container),
         *type_routes(container),
         *owner_routes(container),
         *quota_routes(container),

@@ -13,6 +13,12 @@ from .schemas.detection import DetectAnswer, evidence_info
 from .server_registration import command_server
 
 
+def must_be_called(server: ServerRegistered) -> None:
+    """Raise RuleBroken for a pulled server: it has no address."""
+    if server.is_pulled:
+        raise RuleBroken("a server with `mode: pull` is never called: it has no address")
+
+
 async def key_of(container: Container, server: ServerRegistered) -> str | None:
     """Return a server's API key, None if it has none. Raises RuleBroken if it cannot be read."""
     if not server.api_key_id:
@@ -27,8 +33,9 @@ async def detect_dialect(container: Container, server: Present, signed: Origin) 
     """Find out what a server speaks, and apply it if it is registered with the dialect `auto`.
 
     While it is not known, the server's status says why, and each health check tries again. Raises RuleBroken if its
-    API key cannot be read.
+    API key cannot be read, or the server is pulled.
     """
+    must_be_called(server.settings)
     api_key = await key_of(container, server.settings)
     async with container.egress.session() as session:
         found = await detect(session, server.registered, api_key)

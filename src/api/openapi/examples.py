@@ -96,6 +96,30 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
         "as_it_was": Example(summary="As it was", value={}),
         "key": Example(summary="With its API key, which was destroyed", value={"apiKey": "sk-0123456789"}),
     },
+    "TryBody": {
+        "inference": Example(
+            summary="A model of KServe",
+            value={
+                "payload": {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["good morning"]}]},
+                "timeout": 20,
+            },
+        )
+    },
+    "TryUnregisteredBody": {
+        "auto": Example(
+            summary="Find out what it speaks, and call it",
+            value={
+                "server": {
+                    "id": "kserve-1",
+                    "name": "KServe",
+                    "provider": "kserve",
+                    "dialect": "auto",
+                    "endpoints": {"predict": "https://kserve.example.com/v2/models/shouter/infer"},
+                },
+                "payload": {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["good morning"]}]},
+            },
+        )
+    },
     "RegisterBody": {
         "pull": Example(
             summary="A server without an address: its pullers ask for tasks",
@@ -248,6 +272,8 @@ FIELD_EXAMPLES |= {
     )
 } | {
     "DeliverySummary.type": "task.succeeded",
+    "TryBody.timeout": 20.0,
+    "TryUnregisteredBody.timeout": 20.0,
     "BatchSummary.id": BATCH_ID_EXAMPLE,
     "ListedBatch.id": BATCH_ID_EXAMPLE,
     "Problem.type": "about:blank",
