@@ -13,6 +13,7 @@ from taskstream.api.routes import batches as api_batches
 from testkit.backend import BackendServer, hold, status
 from testkit.service import Answer, Client, Service, running_service
 from testkit.sse import Sent, opened, received
+from testkit.waiting import wait_until
 
 SUMMARY_OF_NONE = {"WAITING": 0, "PROCESSING": 0, "FINISHED": 0, "FAILED": 0, "CANCELLED": 0}
 
@@ -424,6 +425,25 @@ async def test_a_stream_broken_off_again_and_again_misses_nothing(service: Servi
     for task_id, sequences in seen.items():
         events = (await service.alice.get(f"/api/task/{task_id}/events"))["events"]
         assert sequences == [entry["sequence"] for entry in events[1:]]
+
+
+async def test_what_became_of_a_cancelled_task_does_not_make_it_run_again(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = hold
+    await service.admin.register(backend, "one", maxConcurrent=2)
+    batch_id, ids = await submitted(service.alice, {"n": 0}, {"n": 1})
+    async with opened(service.alice, f"/api/batches/{batch_id}/stream") as stream:
+        await wait_until(lambda: len(backend.calls) == 2, "both calls")
+        await service.alice.post(f"/api/task/{ids[0]}/cancel")
+        found = [await received(stream, 1)]
+        while found[-1][0].type != "CancelReported":
+            found.append(await received(stream, 1))
+        backend.let_go.set()
+        rest = [sent async for sent in stream]
+
+    assert [sent.type for sent in rest] == ["TaskSucceeded", "batch"]
+    assert rest[-1].data["batch"]["counts"] == counts(FINISHED=1, CANCELLED=1)
 
 
 async def test_the_stream_of_a_batch_that_has_ended_is_its_state(api: Service) -> None:

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from taskstream.api.legacy import submission
+from taskstream.api.legacy.stream import chapter_lines
 from taskstream.api.schemas.legacy_queue import ChaptersBody
 from taskstream.clock import random_bits, utc_now
 from taskstream.events.envelope import Actor
@@ -399,6 +400,26 @@ async def test_generate_stream_reports_a_failure(nats_url: str) -> None:
 
     assert [entry["type"] for entry in messages] == ["start", "task_created", "error"]
     assert "no such model" in messages[2]["error"]
+
+
+async def test_a_stream_taken_up_after_a_cancellation_ends_with_it(nats_url: str) -> None:
+    """Also if what became of the cancelled attempt is in the log by then."""
+    async with BackendServer(hold) as backend, writing(nats_url, backend) as service:
+        task_id = await queue(service)
+        await wait_until(lambda: backend.running, "the call")
+        await service.alice.post(f"/api/task/{task_id}/cancel", {"reason": "changed my mind"})
+
+        async def is_reported() -> bool:
+            return (await service.alice.history(task_id))[-1]["type"] == "CancelReported"
+
+        await wait_until(is_reported, "what became of the attempt")
+        ref = parse_task_id(task_id)
+        (listed_task,) = await service.container.tasks.views([ref])
+        lines = [line async for line in chapter_lines(service.container, listed_task, is_new=False)]
+
+    messages = [json.loads(line.decode().removeprefix("data: ")) for line in lines]
+    assert [message["type"] for message in messages] == ["start", "task_resumed", "error"]
+    assert messages[-1]["error"] == "changed my mind"
 
 
 async def test_closing_a_generate_stream_does_not_stop_the_task(nats_url: str) -> None:
