@@ -292,6 +292,18 @@ async def test_a_cancellation_that_never_stops_looking_is_unconfirmed(
     assert report == ("unconfirmed", "the server did not say that it stopped in 0.5 s")
 
 
+async def test_a_cancellation_pauses_before_each_further_request(
+    wired: Wired, dialect: ScriptedDialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanges, "SHORTEST_PAUSE", 3600)
+    monkeypatch.setattr(exchanges, "CANCEL_SECONDS", 0.5)
+    dialect.after_cancel = lambda said, _: Next(request=said.at("/slot"))
+
+    await wired.cancelled(_only_cancel(Wire(200)), lambda: bool(paths(wired)))
+
+    assert paths(wired) == ["/0", "/cancel"]
+
+
 async def test_no_cancellation_goes_to_another_origin(wired: Wired, dialect: ScriptedDialect) -> None:
     dialect.after_cancel = lambda said, _: Next(request=said.at("http://127.0.0.1:9/cancel"))
 
