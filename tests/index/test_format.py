@@ -19,7 +19,17 @@ from taskstream.index.comparison import compared_figures, compared_tasks
 from taskstream.index.facts import HOLDS
 from taskstream.projections.task_view import TaskView
 
-from ..deciders.support import NOW, attempt_failed, cancelled, failed, queued, started, submitted, succeeded
+from ..deciders.support import (
+    NOW,
+    attempt_failed,
+    cancel_reported,
+    cancelled,
+    failed,
+    queued,
+    started,
+    submitted,
+    succeeded,
+)
 from .test_task_index import indexed, log_of, opened
 
 FORMATS = Path(__file__).with_name("formats.json")
@@ -31,6 +41,7 @@ HISTORIES = (
     [submitted(project="p"), started(), failed(error="no such model: 'x'"), queued(renewed=True), started(2)],
     [submitted(task_type="other"), cancelled()],
     [submitted(), started(), failed(error="a\0b")],
+    [submitted(), started(), cancelled(1, "s1"), cancel_reported()],
 )
 TEXTS = (
     "cannot reach 10.0.0.7:8000 after 2.5 s",
