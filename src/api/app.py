@@ -32,6 +32,7 @@ from .routes.graphs import graph_routes
 from .routes.history import history_routes
 from .routes.owners import owner_routes, quota_routes
 from .routes.pools import pool_routes
+from .routes.presets import preset_routes
 from .routes.results import result_routes
 from .routes.schedules import schedule_routes
 from .routes.servers import server_routes
@@ -63,6 +64,7 @@ def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]
         *server_routes(container),
         *attempt_routes(container),
         *trial_routes(container),
+        *preset_routes(),
         *type_routes(container),
         *owner_routes(container),
         *quota_routes(container),

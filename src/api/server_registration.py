@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import astuple, replace
 
 from ..backends.dialects.oip import Oip, place_of
+from ..backends.presets import Preset, expanded, presets
 from ..clock import utc_now
 from ..commands.handler import Handled
 from ..commands.server import (
@@ -25,12 +26,17 @@ from ..commands.server import (
 )
 from ..container import Container
 from ..errors import ApiKeyReplaced, InvalidInput, NotFound, Refused
+from ..events.exchange import BareExchange
 from ..events.server import Overflow, ServerEvent, ServerRegistered
 from ..submission.body import parse_json_object
 from ..wire.addresses import BadAddress
+from ..wire.validation_errors import nearest
 from .auth.access import ApiRequest, Origin
 from .bodies import decoded_as, read_body
+from .call_headers import is_in_use
+from .exchange_registration import check_exchange, stored_exchange
 from .schemas.dialects import read_server_dialect
+from .schemas.exchange import ExchangeBody
 from .schemas.servers import (
     PRESENT_STATE,
     Endpoints,
@@ -43,14 +49,6 @@ from .schemas.servers import (
 
 KEY_RACES = 5
 """Tries to name an API key that other requests replace at the same time."""
-HEADERS_IN_USE = frozenset(
-    {
-        "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
-        "host", "idempotency-key", "keep-alive", "range", "te", "traceparent", "tracestate", "trailer",
-        "transfer-encoding", "upgrade", "user-agent", "x-request-id",
-    }
-)  # fmt: skip
-"""Headers of calls that an API key in them would break."""
 FIELDS = {field.name: field.encode_name for field in msgspec.structs.fields(RegisterBody)} | {
     "api_key_id": "apiKey",
     "is_permanent": "removeAfter",
@@ -80,11 +78,16 @@ async def find_server(container: Container, server_id: str) -> Present:
 
 
 async def read_registration(request: ApiRequest, max_depth: int) -> tuple[RegisterBody, frozenset[str]]:
-    """Return a registration and the names of its fields, without those of a server's present state."""
+    """Return a registration and the names of its fields, without those of a server's present state.
+
+    A preset is expanded. Raises InvalidInput.
+    """
     body = (await read_body(request)).strip() or b"{}"
     given = parse_json_object(body, max_depth)
     settings = {name: value for name, value in given.items() if name not in PRESENT_STATE}
-    if len(settings) < len(given):
+    if settings.get("preset") is not None:
+        settings = expanded(settings, _preset(settings["preset"]))
+    if settings != given:
         body = msgspec.json.encode(settings)
     return decoded_as(body, RegisterBody, max_depth), frozenset(settings)
 
@@ -137,9 +140,12 @@ async def read_settings(container: Container, body: RegisterBody) -> ServerRegis
         dialect=read_server_dialect(body.dialect),
         model=body.model or "",
         mode=body.mode,
+        exchange=_exchange(body.exchange, body.auth_header),
+        preset=body.preset or "",
     )
     check_model(settings)
     check_pulled(settings, has_key=body.api_key is not None)
+    check_exchange(settings)
     return settings
 
 
@@ -177,10 +183,14 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         **removed,
     }
     current = await find_server(container, server_id)  # before a key is sealed for it
+    if body.exchange is not UNSET:
+        header = current.settings.auth_header if body.auth_header is UNSET else body.auth_header
+        changes |= {"exchange": _exchange(body.exchange, header), "preset": ""}
     change = ServerChange(**changes)
     changed = change.of(current.registered)
     check_model(changed)
     check_pulled(changed, has_key=isinstance(body.api_key, str))
+    check_exchange(changed)
 
     def changing(key_id: str, is_kept: bool) -> ChangeServer:
         return ChangeServer(change=replace(change, api_key_id=key_id), keeps_key=is_kept)
@@ -327,12 +337,23 @@ def removal(seconds: float | UnsetType | None) -> timedelta | None:
 
 def auth_header(name: str | None) -> str:
     """Return the header that carries the API key, empty for the default. Raises InvalidInput for one in use."""
-    if name is not None and (name.lower() in HEADERS_IN_USE or name.lower().startswith(("x-ai-", "proxy-", "sec-"))):
+    if name is not None and is_in_use(name.lower()):
         raise InvalidInput(
             "must not be a header that calls use for another purpose: name one for the key, such as X-API-Key",
             "$.authHeader",
         )
     return name or ""
+
+
+def _exchange(body: ExchangeBody | None, key_header: str | None) -> BareExchange | None:
+    return None if body is None else stored_exchange(body, (key_header or "Authorization").lower())
+
+
+def _preset(name: Any) -> Preset:
+    if not isinstance(name, str) or name not in presets():
+        guess = nearest(name, presets()) if isinstance(name, str) else f"; known: {', '.join(presets())}"
+        raise InvalidInput(f"must be the name of a preset{guess}", "$.preset")
+    return presets()[name]
 
 
 def _read(given: Any, read: Callable[[Any], Any]) -> Any:

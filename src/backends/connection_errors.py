@@ -41,6 +41,8 @@ def _lack_of_descriptors() -> str | None:
 def describe(error: Exception) -> str:
     """Return what went wrong with a connection, without the address."""
     match error:
+        case TimeoutError():
+            return "the server did not answer in time"
         case aiohttp.ClientConnectorDNSError():
             return "the server's name does not resolve"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():

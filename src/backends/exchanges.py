@@ -160,7 +160,8 @@ class Exchanges:
         conversation = self._conversation
         self._sent += 1
         try:
-            async with await self._ask(request) as response:
+            within = request.within.total_seconds() if request.within is not None else None
+            async with asyncio.timeout(within), await self._ask(request) as response:
                 framing = FRAMINGS.get(response.content_type)
                 if framing and (reader := conversation.open_stream(response.status, response.headers)):
                     return await self._follow(response, Texts(framing), reader)

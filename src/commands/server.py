@@ -25,6 +25,7 @@ from msgspec.structs import asdict, replace
 from ..errors import ApiKeyDestroyed, ApiKeyReplaced, NotFound
 from ..events import server as events
 from ..events.envelope import Actor, Recorded
+from ..events.exchange import BareExchange
 from ..events.server import DialectDetected, ServerEvent, ServerRegistered
 
 LONGEST_COOLDOWN = timedelta(minutes=5)
@@ -176,6 +177,8 @@ class ServerChange(Struct, frozen=True, kw_only=True):
     dialect: str | UnsetType = UNSET
     model: str | UnsetType = UNSET
     mode: events.Mode | UnsetType = UNSET
+    exchange: BareExchange | UnsetType | None = UNSET
+    preset: str | UnsetType = UNSET
 
     def of(self, settings: ServerRegistered) -> ServerRegistered:
         """Return settings with these changes."""

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct, field
 
 from .envelope import Event
+from .exchange import BareExchange
 
 
 class Overflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,6 +72,10 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     """Name of the wire format it speaks; empty: that of the task's type, else `taskstream`."""
     mode: Mode = "push"
     """`push`: its tasks are sent to it. `pull`: its pullers ask for them."""
+    exchange: BareExchange | None = None
+    """Of the dialect `bare`; None: the payload is the body, and the answer the result."""
+    preset: str = ""
+    """Name of the preset that it was registered with, which is expanded here; empty: none."""
 
     model: str = ""
     """Name of its model there, for a dialect whose addresses have it (`oip`); empty: its URL names it."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 from msgspec import Raw
+from msgspec.structs import replace
 
 from taskstream.backends import exchanges
 from taskstream.backends.dialects.dialect import (
@@ -32,7 +33,7 @@ from taskstream.events.task import CancelOutcome
 
 from .test_conformance import Wired, call_of, wired_with
 from .wire_fixtures import FIXTURES, StreamWire, Wire
-from .wire_server import reset, silence
+from .wire_server import answered, reset, silence
 
 DONE = Completed(b"{}")
 
@@ -218,6 +219,22 @@ def test_an_address_is_of_the_registered_server_by_scheme_host_port_and_user(url
 
 
 # Connections that are lost
+
+
+async def test_an_answer_that_takes_longer_than_its_request_allows_is_lost(
+    wired: Wired, dialect: ScriptedDialect
+) -> None:
+    dialect.follow = lambda talk: Next(request=replace(talk.at("/1"), within=timedelta(seconds=0.1)))
+    dialect.after_loss = lambda _, failure: failure
+    answers = iter([Wire(200), silence])
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        return await answered(request, next(answers))
+
+    answer = await wired.call(respond)
+
+    assert isinstance(answer, Failed)
+    assert (answer.kind, answer.error) == ("unreachable", "the server did not answer in time")
 
 
 async def test_a_lost_connection_may_lead_to_a_further_request(wired: Wired, dialect: ScriptedDialect) -> None:

@@ -10,11 +10,21 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from aiohttp import web
 from msgspec import Struct
 
+from taskstream.events.exchange import (
+    Acceptance,
+    AnswerTest,
+    BareExchange,
+    Cancellation,
+    Poll,
+    RequestTemplate,
+    StreamedParts,
+)
 from taskstream.events.server import ServerRegistered
 from taskstream.events.task import CancelOutcome
 
@@ -384,7 +394,97 @@ class OpenAIWire(WireFixture):
         return Wire(200, b"<html>", "text/html")
 
 
+class BareWire(WireFixture):
+    """A registration that uses everything: jobs that are polled and cancelled, streams, failures in a 200."""
+
+    busy_pause = 7
+    cancels: ClassVar[list[tuple[Wire, CancelOutcome]]] = [
+        (Wire(200, b'{"stopped": true}'), "confirmed"),
+        (Wire(200, b'{"stopped": false}'), "unconfirmed"),
+        (Wire(200, b"{"), "unconfirmed"),
+        (Wire(404, b"{}"), "unconfirmed"),
+        (Wire(500), "unconfirmed"),
+    ]
+    exchange = BareExchange(
+        request=RequestTemplate(body={"inputs": "$payload", "id": "$id"}, headers={"X-Fixed": "1"}),
+        fail_when=AnswerTest(body='$.status == "failed"'),
+        accepted=Acceptance(when=AnswerTest(status=(202,)), id="$.job", status_url="$.poll"),
+        poll=Poll(done=AnswerTest(body="$.done == true"), interval=timedelta(milliseconds=1), progress="$.percent"),
+        cancel=Cancellation(url="/jobs/{id}/cancel", confirmed=AnswerTest(body="$.stopped == true")),
+        stream=StreamedParts(output="$.text", done=AnswerTest(body="$.done == true")),
+    )
+
+    def server(self, url: str) -> ServerRegistered:
+        return ServerRegistered(
+            server_id="s1",
+            name="",
+            provider="",
+            predict_url=f"{url}/predict",
+            health_url=f"{url}/health",
+            exchange=self.exchange,
+        )
+
+    def aside(self, request: Received) -> Answering | None:
+        return Wire(200, in_json({"percent": 40})) if request.path.startswith("/jobs/") else None
+
+    def payload(self, body: bytes) -> Any:
+        return json.loads(body)["inputs"]
+
+    def success(self, data: Any) -> Wire:
+        return Wire(200, in_json(data))
+
+    def data(self, result: Any) -> Any:
+        return result["data"] if "done" in result else result
+
+    def failure(self, reason: str) -> Wire:
+        return Wire(200, in_json({"status": "failed", "error": reason}))
+
+    def rejection(self, reason: str) -> Wire:
+        return Wire(422, in_json({"error": reason}))
+
+    def busy(self) -> Wire:
+        return Wire(503, headers={"Retry-After": "7"})
+
+    def acceptance(self, backend_task_id: str) -> None:
+        return None
+
+    def stream(self, output: list[str], data: Any = None, *, failure: str = "", ends: bool = True) -> StreamWire:
+        ending = {"status": "failed", "error": failure} if failure else {"data": data, "done": True}
+        parts = [*({"text": piece} for piece in output), *([ending] if ends else [])]
+        return StreamWire("application/x-ndjson", [in_json(part) + b"\n" for part in parts])
+
+    def resumed(self, data: Any) -> Respond:
+        requests: list[str] = []
+
+        async def respond(request: web.Request) -> web.StreamResponse:
+            requests.append(request.path)
+            if len(requests) == 1:
+                return web.json_response({"job": "j1", "poll": "/polls/j1"}, status=202)
+            if len(requests) < 4:
+                assert request.transport is not None
+                request.transport.abort()
+            return web.json_response({"done": True, "data": data})
+
+        return respond
+
+    def elsewhere(self, url: str) -> Wire:
+        return Wire(202, in_json({"job": "j1", "poll": f"{url}/jobs/j1"}))
+
+    def running(self) -> Wire:
+        return Wire(202, in_json({"job": "j1", "poll": "/jobs/j1"}))
+
+    def is_cancel(self, request: Received) -> bool:
+        return request.path == "/jobs/j1/cancel"
+
+    def healthy(self) -> Wire:
+        return Wire(204)
+
+    def unhealthy(self) -> Wire:
+        return Wire(503)
+
+
 FIXTURES: dict[str, WireFixture] = {
+    "bare": BareWire(),
     "cog": CogWire(),
     "oip": OipWire(),
     "openai": OpenAIWire(),

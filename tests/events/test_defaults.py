@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct
 
-from taskstream.events import envelope, limits, owner, pool, schedule, server, task, task_type, webhook
+from taskstream.events import envelope, exchange, limits, owner, pool, schedule, server, task, task_type, webhook
 from taskstream.events.envelope import NULL
 
 DEFAULTS: dict[type[Struct], dict[str, Any]] = {
@@ -79,6 +79,38 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "dialect": "",
         "model": "",
         "mode": "push",
+        "exchange": None,
+        "preset": "",
+    },
+    exchange.AnswerTest: {"status": (), "body": "", "contains": ""},
+    exchange.RequestTemplate: {"method": "POST", "url": "", "headers": {}, "body": "$payload"},
+    exchange.Acceptance: {"id": "", "status_url": "", "cancel_url": ""},
+    exchange.Poll: {
+        "done": None,
+        "failed": None,
+        "method": "GET",
+        "url": "",
+        "interval": timedelta(seconds=1),
+        "patience": timedelta(seconds=60),
+        "progress": "",
+        "progress_max": 100,
+        "message": "",
+        "logs": "",
+        "result_url": "",
+    },
+    exchange.Cancellation: {"method": "POST", "url": "", "body": None, "confirmed": None},
+    exchange.StreamedParts: {"output": "", "progress": "", "progress_max": 100, "message": "", "events": False},
+    exchange.BareExchange: {
+        "request": exchange.RequestTemplate(),
+        "result": "",
+        "fail_when": None,
+        "retry_when": None,
+        "busy_when": None,
+        "error": "",
+        "accepted": None,
+        "poll": None,
+        "cancel": None,
+        "stream": None,
     },
     server.HealthExpectation: {"status": (), "json": {}},
     server.DetectionEvidence: {"status": 0, "sign": ""},

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ...backends.dialects import dialect_of
+from ...backends.presets import presets
 from ...commands.server import CircuitIsClosed, Present, Removed
 from ...errors import InvalidInput
 from ...events.server import HealthExpectation, Mode, Overflow
@@ -24,6 +25,7 @@ from ...wire.fields import (
 )
 from .detection import DetectAnswer, DetectedInfo, detected_info
 from .dialects import ServerDialectName
+from .exchange import ExchangeBody, shown_exchange
 from .shared import Page, ReasonBody
 
 _URL = {"format": "uri", "pattern": "^https?://"}
@@ -40,6 +42,7 @@ _BusyStatus = Annotated[list[Annotated[int, Meta(ge=400, le=599)]], Meta(max_len
 _AuthHeader = Annotated[str, Meta(min_length=1, max_length=64, pattern=HEADER_NAME_PATTERN)]
 _RemoveAfter = Annotated[float, Meta(ge=0.001, le=366 * 86_400, extra={"unit": "seconds"})]
 _Status = Annotated[int, Meta(ge=100, le=599)]
+PresetName = Annotated[str, Meta(max_length=64, extra_json_schema={"enum": list(presets())})]
 
 
 class Endpoints(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -130,6 +133,11 @@ class RegisterBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
     """Wire format it speaks; null: that of the task's type, else `taskstream`. `auto`: it is found out."""
     model: Name | None = None
     """Its model there, for the dialect `oip`; null: `endpoints.predict` names it."""
+    exchange: ExchangeBody | None = None
+    """With the dialect `bare`: what is sent, and how answers are read. Null: the payload is the body of the request,
+    and the answer the result."""
+    preset: PresetName | None = None
+    """A preset, which sets all fields that are not sent: see `GET /api/presets`."""
 
 
 PRESENT_STATE = frozenset(
@@ -177,6 +185,8 @@ class ServerPatch(Struct, kw_only=True, rename="camel", forbid_unknown_fields=Tr
     """Null: that of the task's type, else `taskstream`."""
     model: Name | UnsetType | None = UNSET
     """Null: `endpoints.predict` names it."""
+    exchange: ExchangeBody | UnsetType | None = UNSET
+    """Replaces all of it. Null: the payload is the body of the request, and the answer the result."""
 
 
 class RestoreBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -247,6 +257,10 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """With `auto`: what it was found to speak; null: not known yet, so it is offline."""
     model: str | None
     """Its model there, for the dialect `oip`; null: `endpoints.predict` names it."""
+    exchange: ExchangeBody | None
+    """What is sent to it, and how its answers are read; null: as its dialect does."""
+    preset: str | None
+    """The preset it was registered with; null: none, or `exchange` was changed since."""
     status: Literal["online", "offline"]
     status_reason: str
     """Why it has this status."""
@@ -432,6 +446,8 @@ def server_summary(
         dialect=server.registered.dialect or None,
         dialect_detected=detected_info(server.detected),
         model=settings.model or None,
+        exchange=shown_exchange(settings.exchange) if settings.exchange is not None else None,
+        preset=settings.preset or None,
         status="online" if server.online else "offline",
         status_reason=server.status_reason,
         status_since=iso(server.status_since),

@@ -2,13 +2,14 @@
 
 from ...events.server import ServerRegistered
 from ...events.task_type import TypeDefined
+from .bare import Bare
 from .cog import Cog
 from .dialect import Dialect
 from .oip import Oip
 from .openai import OpenAI
 from .taskstream import Taskstream
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Cog(), Oip(), OpenAI(), Taskstream())}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Bare(), Cog(), Oip(), OpenAI(), Taskstream())}
 """Each needs a fixture in tests/backends/wire_fixtures.py: the conformance suite fails without one."""
 
 

@@ -75,6 +75,8 @@ class Request(Struct, frozen=True, kw_only=True):
     url: str
     headers: Mapping[str, str] = {}
     body: bytes | None = None
+    within: timedelta | None = None
+    """How long its answer may take, until it counts as lost; None: as long as the attempt."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
