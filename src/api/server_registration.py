@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import astuple, replace
 
+from ..backends.dialects import dialect_of
 from ..backends.dialects.oip import Oip, place_of
 from ..backends.presets import Preset, expanded, presets
 from ..clock import utc_now
@@ -52,6 +53,7 @@ KEY_RACES = 5
 FIELDS = {field.name: field.encode_name for field in msgspec.structs.fields(RegisterBody)} | {
     "api_key_id": "apiKey",
     "is_permanent": "removeAfter",
+    "finds_models": "models",
 }
 """Fields of a registration as clients name them."""
 RESETTABLE = {field.encode_name for field in msgspec.structs.fields(RegisterBody) if not field.required}
@@ -142,8 +144,11 @@ async def read_settings(container: Container, body: RegisterBody) -> ServerRegis
         mode=body.mode,
         exchange=_exchange(body.exchange, body.auth_header),
         preset=body.preset or "",
+        models=_listed(body.models),
+        finds_models=body.models == "discover",
     )
     check_model(settings)
+    check_models(settings)
     check_pulled(settings, has_key=body.api_key is not None)
     check_exchange(settings)
     return settings
@@ -180,6 +185,8 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         "dialect": _read(body.dialect, read_server_dialect),
         "model": _read(body.model, lambda name: name or ""),
         "mode": body.mode,
+        "models": _read(body.models, _listed),
+        "finds_models": _read(body.models, lambda models: models == "discover"),
         **removed,
     }
     current = await find_server(container, server_id)  # before a key is sealed for it
@@ -189,6 +196,7 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
     change = ServerChange(**changes)
     changed = change.of(current.registered)
     check_model(changed)
+    check_models(changed)
     check_pulled(changed, has_key=isinstance(body.api_key, str))
     check_exchange(changed)
 
@@ -321,6 +329,17 @@ def check_model(settings: ServerRegistered) -> None:
         )
     if settings.model and settings.dialect not in ("", Oip.name, AUTO):
         raise InvalidInput(f"is only for servers of the dialect `{Oip.name}`", "$.model")
+
+
+def check_models(settings: ServerRegistered) -> None:
+    """Raise InvalidInput if a server is to be asked for its models, and its dialect has no such request."""
+    if settings.finds_models and settings.dialect != AUTO and dialect_of(settings).list_models(settings, None) is None:
+        raise InvalidInput("`discover` needs a `dialect` that lists models, such as `openai`; name them", "$.models")
+
+
+def _listed(models: str | list[str] | None) -> tuple[str, ...] | None:
+    """Return the models that a registration names, None if it names none."""
+    return tuple(sorted(set(models))) if isinstance(models, list) else None
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import aiohttp
+import structlog
 
 from ..clock import utc_now
 from ..events.server import ServerRegistered
@@ -16,9 +17,11 @@ from ..wire.connections import ALONE, ask
 from .connection_errors import describe, local_lack
 from .detection import Detected, detect
 from .dialects import dialect_of
-from .dialects.dialect import Answer, Call, Dialect, Probe
+from .dialects.dialect import MOST_MODELS_BYTES, Answer, Call, Dialect, Probe
 from .exchanges import OUT_OF_MEMORY, Exchanges, OnUpdate
 from .health_expectation import MOST_BYTES, read_health
+
+log = structlog.get_logger(__name__)
 
 
 class BackendClient:
@@ -85,3 +88,20 @@ class BackendClient:
         if expected is not None:
             return read_health(expected, response.status, body)._replace(latency_ms=latency_ms)
         return dialect.read_health_of(server, response.status, body)._replace(latency_ms=latency_ms)
+
+    async def models(self, server: ServerRegistered, api_key: str | None) -> list[str] | None:
+        """Return the names of the models that a server says it serves; None if it does not say. Never raises for it."""
+        dialect = dialect_of(server)
+        request = dialect.list_models(server, api_key)
+        if request is None:
+            return None
+        try:
+            async with (
+                asyncio.timeout(self._health_timeout_seconds),
+                await ask(self._session, request.method, request.url, {**request.headers, **ALONE}, b"") as response,
+            ):
+                body = await read_capped(response, MOST_MODELS_BYTES)
+        except (TimeoutError, AnswerTooLarge, MemoryError, aiohttp.ClientError, OSError, ValueError) as error:
+            log.info("models.not-listed", server=server.server_id, reason=type(error).__name__)
+            return None
+        return dialect.read_models(response.status, body)

@@ -15,8 +15,9 @@ come back with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any, TypeAlias, assert_never
 
 from msgspec import UNSET, Struct, UnsetType
@@ -104,6 +105,12 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     circuit: Circuit = CircuitIsClosed()
     detected: DetectedDialect | None = None
     """None: its dialect is registered, or not detected yet."""
+    found: tuple[str, ...] | None = None
+    """Models that it said it serves, sorted; None: it has not said so."""
+    found_at: datetime | None = None
+    """UTC. When these were found."""
+    found_changes: int = 0
+    """Recent changes of them."""
 
     @property
     def registered(self) -> ServerRegistered:
@@ -114,6 +121,11 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     def is_undetected(self) -> bool:
         """True while it is not known what it speaks: it gets no tasks."""
         return self.settings.dialect == AUTO
+
+    @property
+    def models(self) -> tuple[str, ...] | None:
+        """Return the models it serves, none until it has said any; None: it is not chosen by model."""
+        return (self.found or ()) if self.settings.finds_models else self.settings.models
 
     @property
     def server_id(self) -> str:
@@ -179,6 +191,8 @@ class ServerChange(Struct, frozen=True, kw_only=True):
     mode: events.Mode | UnsetType = UNSET
     exchange: BareExchange | UnsetType | None = UNSET
     preset: str | UnsetType = UNSET
+    models: tuple[str, ...] | UnsetType | None = UNSET
+    finds_models: bool | UnsetType = UNSET
 
     def of(self, settings: ServerRegistered) -> ServerRegistered:
         """Return settings with these changes."""
@@ -198,6 +212,12 @@ class MarkOnline(Struct, frozen=True, kw_only=True):
 
 class MarkOffline(Struct, frozen=True, kw_only=True):
     reason: str
+
+
+class RecordModels(Struct, frozen=True, kw_only=True):
+    """Record the models that a server said it serves."""
+
+    models: tuple[str, ...]
 
 
 class SetMaintenance(Struct, frozen=True, kw_only=True):
@@ -265,6 +285,7 @@ ServerCommand: TypeAlias = (
     | ChangeServer
     | MarkOnline
     | MarkOffline
+    | RecordModels
     | SetMaintenance
     | OpenCircuit
     | TryCircuit
@@ -335,6 +356,8 @@ def decide_present(command: ServerCommand, state: Present, now: datetime) -> Seq
             return record_dialect(command, state)
         case MarkOnline() | MarkOffline():
             return set_status(command, state, now)
+        case RecordModels():
+            return record_models(command.models, state, now)
         case SetMaintenance():
             return set_maintenance(command, state)
         case OpenCircuit():
@@ -388,11 +411,44 @@ def change_reason(reason: str, state: Present, now: datetime) -> Sequence[Server
     """Return the event of another reason for the same status; none if it is the same, or changed too recently."""
     if _without_durations(reason) == _without_durations(state.status_reason):
         return []
-    if state.status_reason != NOT_CHECKED and (beyond := state.reason_changes - REASONS_AT_ONCE) >= 0:
-        pause: timedelta = REASON_PAUSE * 2 ** min(beyond, 16)
-        if now - state.status_since < min(pause, LONGEST_REASON_PAUSE):
-            return []
+    if state.status_reason != NOT_CHECKED and now - state.status_since < _pause_after(state.reason_changes):
+        return []
     return [events.ServerStatusReasonChanged(server_id=state.server_id, reason=reason)]
+
+
+def record_models(names: Iterable[str], state: Present, now: datetime) -> Sequence[ServerEvent]:
+    """Return the event of other models than before; none if they are the same, or changed too recently.
+
+    A change is recorded late rather than never: the next check brings it again.
+    """
+    models = _kept(names)
+    if not state.settings.finds_models or models == state.found:
+        return []
+    if state.found_at is not None and now - state.found_at < _pause_after(_recent_changes(state, now)):
+        return []
+    return [events.ModelsFound(server_id=state.server_id, models=models)]
+
+
+def _kept(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of models that are kept, sorted: the first ones, as far as they are not too long together."""
+    fitting = {name for name in names if 0 < len(name) <= events.LONGEST_MODEL and name.isprintable()}
+    models = sorted(fitting)[: events.MOST_MODELS]
+    sizes = accumulate(len(name.encode()) for name in models)
+    return tuple(name for name, size in zip(models, sizes, strict=True) if size <= events.MODELS_BYTES)
+
+
+def _recent_changes(state: Present, now: datetime) -> int:
+    """Return how often the models of a server changed lately; 0 once they have been the same for long."""
+    is_settled = state.found_at is None or now - state.found_at >= 2 * LONGEST_REASON_PAUSE
+    return 0 if is_settled else state.found_changes
+
+
+def _pause_after(changes: int) -> timedelta:
+    """Return how long a state must have lasted before another is recorded, after so many changes."""
+    if (beyond := changes - REASONS_AT_ONCE) < 0:
+        return timedelta()
+    pause: timedelta = REASON_PAUSE * 2 ** min(beyond, 16)
+    return min(pause, LONGEST_REASON_PAUSE)
 
 
 def _without_durations(reason: str) -> str:
@@ -541,6 +597,9 @@ def _evolve_present(state: Present, recorded: Recorded[ServerEvent]) -> ServerSt
                 reason_changed_at=recorded.at,
                 reason_changes=state.reason_changes + 1,
             )
+        case events.ModelsFound():
+            changes = _recent_changes(state, recorded.at) + 1
+            return replace(state, found=event.models, found_at=recorded.at, found_changes=changes)
         case events.MaintenanceStarted():
             return replace(state, maintenance=True, maintenance_reason=event.reason, maintenance_since=recorded.at)
         case events.MaintenanceEnded():

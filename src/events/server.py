@@ -10,6 +10,12 @@ from msgspec import Struct, field
 from .envelope import Event
 from .exchange import BareExchange
 
+MOST_MODELS = 1_000
+"""Names of models that are kept of one server, the first in order. Together, they have at most MODELS_BYTES."""
+MODELS_BYTES = 16 * 1024
+LONGEST_MODEL = 256
+"""Characters of a model's name. A longer one is left out, and a task that names it names none."""
+
 
 class Overflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The bounds of an overflow server: it takes tasks once either is exceeded. At least one is set."""
@@ -76,9 +82,18 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     """Of the dialect `bare`; None: the payload is the body, and the answer the result."""
     preset: str = ""
     """Name of the preset that it was registered with, which is expanded here; empty: none."""
-
     model: str = ""
     """Name of its model there, for a dialect whose addresses have it (`oip`); empty: its URL names it."""
+    models: tuple[str, ...] | None = None
+    """Names of the models it serves: of the tasks whose payload names a model, it gets those of these. None: it is not
+    chosen by model, or `finds_models`."""
+    finds_models: bool = False
+    """The server is asked for its models, with each health check."""
+
+    @property
+    def is_chosen_by_model(self) -> bool:
+        """Return True if it gets only tasks of its models, and those that name none."""
+        return self.finds_models or self.models is not None
 
     @property
     def reports_later(self) -> bool:
@@ -171,6 +186,14 @@ class ServerStatusReasonChanged(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class ModelsFound(Event, frozen=True, kw_only=True):
+    """The server said which models it serves, and they are others than before."""
+
+    server_id: str
+    models: tuple[str, ...]
+    """Their names, sorted."""
+
+
 class ServerRemoved(Event, frozen=True, kw_only=True):
     server_id: str
     reason: str
@@ -205,6 +228,7 @@ ServerEvent: TypeAlias = (
     | CircuitHalfOpened
     | CircuitClosed
     | ServerStatusReasonChanged
+    | ModelsFound
     | ServerRemoved
     | ServerRestored
     | ServerForgotten

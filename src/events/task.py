@@ -103,6 +103,10 @@ class ModelChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     base_url: str = ""
 
 
+MODEL = "\x00model"
+"""Among the labels that a server must have, this stands for the model it must serve. No server has a label so named."""
+
+
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Conditions of the submitter: when, after which tasks and on which servers a task may run."""
 
@@ -124,6 +128,14 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Labels of preferred servers."""
     require: dict[str, str] = field(default_factory=dict)
     """Labels that a server must have."""
+    model: str = ""
+    """Name of the model that a server must serve; empty: any server of the type's. Set only where servers are chosen by
+    model."""
+
+    @property
+    def requirements(self) -> dict[str, str]:
+        """Return the labels that a server must have, with the model under MODEL."""
+        return {**self.require, MODEL: self.model} if self.model else self.require
 
 
 NO_PLAN = Plan()

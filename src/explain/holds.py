@@ -14,7 +14,7 @@ from ..events.task import NO_PLAN, ParentFailure, Plan
 from ..instants import from_seconds, iso
 from ..projections.task_view import ACTIVE, TaskView, awaited
 from ..scheduling.depth import LIMIT_REASONS
-from ..scheduling.eligibility import Considered, Stop, Verdict
+from ..scheduling.eligibility import MODELS_NAMED, Considered, Stop, Verdict, served_models
 from ..scheduling.limit import LimitKind
 from .explanation import BlockingLimit, Explanation
 
@@ -244,12 +244,15 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
     "maintenance": ("is in maintenance", "are in maintenance"),
     "offline": ("is offline", "are offline"),
     "removed": ("was removed for being offline", "were removed for being offline"),
+    "model-missing": ("does not serve its model", "do not serve its model"),
     "label-missing": ("lacks a label that it requires", "lack a label that it requires"),
     "other-types": ("does not serve its type", "do not serve its type"),
 }
 """Each verdict in words, for one server and for several; those closest to a start first."""
 BUSY: frozenset[Verdict] = frozenset({"standby", "at-limit", "busy", "circuit-half-open"})
 """Verdicts that end when other tasks end, or without anyone's action."""
+UNFIT: frozenset[Verdict] = frozenset({"model-missing", "label-missing", "other-types"})
+"""Verdicts that only another registration or another model ends."""
 REASONS_GIVEN = 3
 """Reasons of offline and removed servers in a text."""
 
@@ -365,16 +368,35 @@ def _pause(stop: Stop, *, in_full: bool) -> Hold:
 def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered], *, in_full: bool) -> Hold:
     require = (view.plan or NO_PLAN).require
     labels = " with the labels " + ", ".join(f"{key}={value}" for key, value in require.items()) if require else ""
+    model = (view.plan or NO_PLAN).model
+    served = f" that serves the model {model!r}" if model else ""
     until = min((server.until for server in servers if server.until is not None), default=None)
     counts = Counter(server.verdict for server in servers)
+    data: dict[str, Any] = {"type": view.task_type, "require": require, "verdicts": dict(counts), "until": until}
+    if model:
+        data |= {"model": model, "models": sorted(set(_models(servers)))[:MODELS_NAMED]}
     return Hold(
         kind="no-server",
         since=since,
-        text=f"no server can take it: {in_words(counts)}" + _away(servers, in_full=in_full),
-        release=f"a server for the type {view.task_type!r}{labels} is available"
+        text=f"no server can take it: {in_words(counts)}"
+        + _unserved_model(model, servers)
+        + _away(servers, in_full=in_full),
+        release=f"a server for the type {view.task_type!r}{served}{labels} is available"
         + (f"; one whose circuit is open gets its next trial at {iso(until)} at the earliest" if until else ""),
-        data={"type": view.task_type, "require": require, "verdicts": dict(counts), "until": until},
+        data=data,
     )
+
+
+def _unserved_model(model: str, servers: Sequence[Considered]) -> str:
+    """Return that no server of the type serves a model, and which models they serve; empty if one serves it."""
+    lacking = [server for server in servers if server.verdict == "model-missing"]
+    if not lacking or any(server.verdict not in UNFIT for server in servers):
+        return ""
+    return f"; no server of its type serves the model {model!r}; {served_models(_models(lacking))}"
+
+
+def _models(servers: Sequence[Considered]) -> list[str]:
+    return [model for server in servers for model in server.models]
 
 
 def _away(servers: Sequence[Considered], *, in_full: bool) -> str:

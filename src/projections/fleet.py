@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -126,6 +127,8 @@ class Fleet:
             views.kind: views for views in (self._servers, self._types, self._pool_views, self._owners)
         }
         self._pools = set(task_type.UNDEFINED.pools)
+        self._by_model: Counter[str] = Counter()
+        """By type, how many of its servers are chosen by model; empty: of those that serve all types."""
         self._types_of: dict[str, set[str]] = {}
         """By pool, the types (by token) whose tasks may wait in it; of the default pool, any type's may."""
         self._watchers: list[Watcher] = []
@@ -190,6 +193,17 @@ class Fleet:
         Never raises: an attempt that has begun must end, whatever a newer version has written since.
         """
         return self._type_state(name).definition
+
+    def chooses_by_model(self, task_type: str) -> bool:
+        """Return True if any server for tasks of a type is chosen by model."""
+        return bool(self._by_model[task_type] or self._by_model[""])
+
+    def _know_choice_of(self, name: str, before: ServerState | None) -> None:
+        """Count a server that is chosen by model, or is not any more. `before`: its state so far."""
+        for state, count in ((before, -1), (self._servers.state(name) if name in self._servers else None, 1)):
+            if isinstance(state, Present) and state.settings.is_chosen_by_model:
+                for task_type in state.settings.types or ("",):
+                    self._by_model[task_type] += count
 
     def pools_of(self, server_settings: Present) -> set[str]:
         """Return the pools that may hold tasks for this server."""
@@ -278,8 +292,11 @@ class Fleet:
             for position in positions:
                 key, kind, name = _about(position)
                 views = self._views.get(kind)
+                before = self._servers.state(name) if kind == "server" else None
                 if views is not None and key not in self.unreadable and (change := views.fold(name, position)):
                     changes[change.key] = change
+                    if kind == "server":
+                        self._know_choice_of(name, before)
                     if kind == "type":
                         self._know_pools_of(name)
                     servers.update(self._concerned(kind, name))
@@ -310,7 +327,10 @@ class Fleet:
         key, kind, name = _about(position)
         log.error("fleet.unreadable", left_out=key, reason=str(error), action="run the version that wrote the event")
         self.unreadable[key] = error
+        before = self._servers.state(name) if kind == "server" else None
         self._views[kind].pop(name, None)
+        if kind == "server":
+            self._know_choice_of(name, before)
         self.sequence = max(self.sequence, position.sequence)
         self._publish(self._concerned(kind, name))
         if kind != "server":
@@ -353,6 +373,8 @@ class Fleet:
             kind, _, name = entry.key.partition(".")
             if kind in self._views:
                 self._views[kind].restore(name, entry.value)
+                if kind == "server":
+                    self._know_choice_of(name, None)
                 if kind == "type":
                     self._know_pools_of(name)
             elif kind == CHECKPOINT:

@@ -12,12 +12,17 @@ from msgspec.structs import replace
 from ..commands.pause import Pause
 from ..commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present, Removed
 from ..events.server import Overflow, ServerRegistered
+from ..events.task import MODEL
 from ..instants import iso
+
+MODELS_NAMED = 10
+"""Models named in a text."""
 
 Verdict: TypeAlias = Literal[
     "able",
     "other-types",  # does not serve the task's type
     "label-missing",  # lacks a label that the task requires
+    "model-missing",  # does not serve the model that the task's payload names
     "offline",
     "removed",  # for being offline: it comes back when it answers
     "maintenance",  # or being drained
@@ -58,6 +63,8 @@ class Considered(Struct, frozen=True, kw_only=True):
     """UTC. Since when it is busy, offline for that reason, or removed; None: it is not, or it is not known."""
     reason: str = ""
     """Why it is offline, or was removed; empty: it is not."""
+    models: tuple[str, ...] = ()
+    """Those it serves, where the task's model is not among them."""
 
 
 class Stop(Struct, frozen=True, kw_only=True):
@@ -79,8 +86,19 @@ def serves(settings: ServerRegistered, task_type: str) -> bool:
 
 
 def missing_label(settings: ServerRegistered, require: Mapping[str, str]) -> str | None:
-    """Return the first required label that a server lacks, as `key=value`; None if it has all."""
-    return next((f"{key}={value}" for key, value in require.items() if settings.labels.get(key) != value), None)
+    """Return the first required label that a server lacks, as `key=value`; None if it has all. MODEL is none."""
+    labels = settings.labels
+    return next((f"{key}={value}" for key, value in require.items() if key != MODEL and labels.get(key) != value), None)
+
+
+def serves_model(server: Present, require: Mapping[str, str]) -> bool:
+    """Return True if a server serves the model among the required labels, or there is none."""
+    return MODEL not in require or require[MODEL] in (server.models or ())
+
+
+def meets(server: Present, require: Mapping[str, str]) -> bool:
+    """Return True if a server has all required labels, and serves the model among them."""
+    return missing_label(server.settings, require) is None and serves_model(server, require)
 
 
 def is_able(server: Present, task_type: str, require: Mapping[str, str]) -> bool:
@@ -94,7 +112,7 @@ def is_there_for(server: Present, task_type: str, require: Mapping[str, str]) ->
         serves(server.settings, task_type)
         and server.online
         and not server.maintenance
-        and (not require or missing_label(server.settings, require) is None)
+        and (not require or meets(server, require))
     )
 
 
@@ -123,6 +141,14 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
         return verdict("other-types", f"does not serve the type {task_type!r}")
     if (label := missing_label(settings, require)) is not None:
         return verdict("label-missing", f"lacks the label {label}")
+    if not serves_model(server, require):
+        models = server.models or ()
+        return Considered(
+            server_id=server.server_id,
+            verdict="model-missing",
+            text=f"does not serve the model {require[MODEL]!r}; {served_models(models)}",
+            models=models,
+        )
     if not server.online:
         return Considered(
             server_id=server.server_id,
@@ -162,12 +188,21 @@ def considered_removed(removed: Removed, task_type: str, require: Mapping[str, s
     if not removed.is_kept or removed.before is None:
         return None
     settings = removed.before.settings
-    if not serves(settings, task_type) or missing_label(settings, require) is not None:
+    if not serves(settings, task_type) or not meets(removed.before, require):
         return None
     text = f"was removed ({removed.reason}); it is restored when it answers"
     return Considered(
         server_id=removed.server_id, verdict="removed", text=text, since=removed.removed_at, reason=removed.reason
     )
+
+
+def served_models(models: Iterable[str]) -> str:
+    """Return which models are served, in words: the first MODELS_NAMED by name."""
+    names = sorted(set(models))
+    if not names:
+        return "it serves none"
+    more = f" and {len(names) - MODELS_NAMED} more" if len(names) > MODELS_NAMED else ""
+    return f"served: {', '.join(names[:MODELS_NAMED])}{more}"
 
 
 def stops(pool: str, pool_pause: Pause | None, task_type: str, type_pause: Pause | None) -> list[Stop]:

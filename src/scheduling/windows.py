@@ -29,7 +29,7 @@ def window(pool: str, priority: Priority, task_type: str, plan: Plan | None) -> 
 
     Tasks that no server can take so never keep their owner's other tasks out of the queue.
     """
-    if plan is None or not plan.require:
+    if plan is None or not (plan.require or plan.model):
         return _plain_window(pool, priority, task_type)
     return f"{priority} {pool} {task_type} {','.join(labels(plan))}"
 
@@ -50,8 +50,8 @@ def lane_of(name: str) -> str:
 
 
 def labels(plan: Plan | None) -> list[str]:
-    """Return the labels that a task requires, as `name=value`, in a fixed order."""
-    return [f"{name}={value}" for name, value in sorted(plan.require.items())] if plan else []
+    """Return the labels that a task requires, and its model, as `name=value`, in a fixed order."""
+    return [f"{name}={value}" for name, value in sorted(plan.requirements.items())] if plan else []
 
 
 class Pace:

@@ -19,6 +19,7 @@ from ..clock import utc_now
 from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
 from ..errors import InvalidInput
 from ..events.envelope import NULL
+from ..events.server import LONGEST_MODEL
 from ..events.task import BUSY_FOR, NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, RetryPolicy, TaskSubmitted
 from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
@@ -26,6 +27,7 @@ from ..settings import Settings
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
 from ..wire.json_text import deeper_than, half_surrogate
 from ..wire.validation_errors import invalid, malformed
+from .choice import model_in
 from .payload_schema import PayloadSchema
 
 SCHEMA_CACHE = 256
@@ -193,6 +195,8 @@ class TypeRules:
         plan = submission.plan(self._now())
         if request.in_turn:
             plan = replace(plan or NO_PLAN, project=request.project)
+        if self._fleet.chooses_by_model(own.name) and (model := _model_of(request)):
+            plan = replace(plan or NO_PLAN, model=model)
         return TaskSubmitted(
             owner=request.owner,
             task_type=submission.type,
@@ -252,6 +256,12 @@ class TypeRules:
                 "$.type",
             )
         found.check(request.payload, bytes(request.submission.payload), request.payload_path)
+
+
+def _model_of(request: TaskRequest) -> str:
+    """Return the model that the payload of a task names, else the one that its submitter chose; empty: none."""
+    chosen = request.model.model if request.model else ""
+    return model_in(request.payload) or (chosen if len(chosen) <= LONGEST_MODEL else "")
 
 
 def indexed_values(paths: Sequence[str], payload: Any) -> dict[str, str]:

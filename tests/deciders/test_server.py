@@ -28,6 +28,7 @@ from taskstream.commands.server import (
     OpenCircuit,
     Present,
     RecordDialect,
+    RecordModels,
     RegisterServer,
     Removed,
     RemoveOffline,
@@ -41,6 +42,8 @@ from taskstream.commands.server import (
 )
 from taskstream.errors import ApiKeyDestroyed, NotFound
 from taskstream.events.server import (
+    MODELS_BYTES,
+    MOST_MODELS,
     CircuitClosed,
     CircuitHalfOpened,
     CircuitOpened,
@@ -48,6 +51,7 @@ from taskstream.events.server import (
     DialectDetected,
     MaintenanceEnded,
     MaintenanceStarted,
+    ModelsFound,
     ServerForgotten,
     ServerRegistered,
     ServerRemoved,
@@ -94,6 +98,7 @@ OPEN = OpenCircuit(reason="5 failed", cooldown=seconds(15))
 EVERYTHING_BUT_REGISTER: list[Any] = [
     MarkOnline(reason=""),
     MarkOffline(reason=""),
+    RecordModels(models=("a",)),
     SetMaintenance(maintenance=True),
     SetMaintenance(maintenance=False),
     OPEN,
@@ -199,6 +204,74 @@ def test_since_when_and_why_a_server_is_offline_is_kept() -> None:
 
     assert isinstance(state, Present)
     assert (state.online, state.changed_at, state.status_reason) == (False, later, "refused")
+
+
+# Models
+
+FINDS = registered(finds_models=True)
+finds = given(FINDS)
+
+
+def serving(*names: str) -> ModelsFound:
+    return ModelsFound(server_id="s1", models=names)
+
+
+def test_models_are_recorded_sorted_when_they_are_others_than_before() -> None:
+    after = finds.when(RecordModels(models=("b", "a", "b"))).then(serving("a", "b"))
+
+    assert after.given.state.models == ("a", "b")
+    after.given.when(RecordModels(models=("b", "a"))).is_quiet()
+    finds.when(RecordModels(models=())).then(serving())
+    online.when(RecordModels(models=("a",))).is_quiet()
+
+
+def test_names_of_models_that_are_no_names_are_left_out() -> None:
+    names = ("a", "", "x" * 257, "line\nbreak", "x" * 256)
+
+    finds.when(RecordModels(models=names)).then(serving("a", "x" * 256))
+
+
+def test_of_many_models_the_first_are_kept() -> None:
+    by_count = [f"m{number:04}" for number in range(2_000)]
+    by_size = [f"{number:04}" + "é" * 200 for number in range(MOST_MODELS)]
+
+    [event] = decide(RecordModels(models=tuple(reversed(by_count))), finds.state, NOW)
+    [bounded] = decide(RecordModels(models=tuple(by_size)), finds.state, NOW)
+
+    assert event == serving(*by_count[:MOST_MODELS])
+    assert isinstance(bounded, ModelsFound)
+    assert bounded.models == tuple(by_size[: len(bounded.models)])
+    assert MODELS_BYTES - 404 < len("".join(bounded.models).encode()) <= MODELS_BYTES
+
+
+@given_any(st.integers(1, 120), st.integers(1, 4))
+def test_models_that_alternate_are_recorded_ever_more_seldom(seconds_between: int, hours: int) -> None:
+    state: Any = finds.state
+    now, times = NOW, []
+    while now < NOW + timedelta(hours=hours):
+        now += seconds(seconds_between)
+        for event in decide(RecordModels(models=(f"m{len(times) % 2}",)), state, now):
+            state = evolve(state, recorded(event, now))
+            times.append(now)
+    assert len(times) <= REASONS_AT_ONCE + 6 + hours
+
+
+def test_models_that_were_the_same_for_long_are_recorded_at_once() -> None:
+    state: Any = finds.state
+    for number in range(9):
+        state = evolve(state, recorded(serving(f"m{number}"), NOW))
+    later = NOW + timedelta(hours=2)
+
+    assert not decide(RecordModels(models=("other",)), state, later - seconds(5_000))
+    assert decide(RecordModels(models=("other",)), state, later) == [serving("other")]
+    assert evolve(state, recorded(serving("other"), later)).found_changes == 1  # type: ignore[union-attr]
+
+
+def test_the_models_of_a_server_are_forgotten_with_its_address() -> None:
+    moved = registered(finds_models=True, predict_url="http://elsewhere")
+
+    assert finds(serving("a"), registered(finds_models=True, weight=2)).state.models == ("a",)
+    assert finds(serving("a"), moved).state.models == ()
 
 
 # Maintenance

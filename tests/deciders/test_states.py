@@ -49,6 +49,7 @@ from taskstream.events.server import (
     CircuitOpened,
     MaintenanceEnded,
     MaintenanceStarted,
+    ModelsFound,
     ServerForgotten,
     ServerRemoved,
     ServerRestored,
@@ -281,6 +282,9 @@ def test_every_condition_of_a_server_is_folded_with_every_field() -> None:
     assert the_server(CircuitClosed(server_id="s1", reason="")) == replace(FULL, circuit=CircuitIsClosed())
     assert the_server(ServerStatusReasonChanged(server_id="s1", reason="busy")) == replace(
         FULL, status_reason="busy", reason_changed_at=at(4), reason_changes=1
+    )
+    assert the_server(ModelsFound(server_id="s1", models=("llama",))) == replace(
+        FULL, found=("llama",), found_at=at(4), found_changes=1
     )
     gone = Removed(server_id="s1", removed_at=at(4), reason="gone", before=FULL, by=BY)
     assert the_server(ServerRemoved(server_id="s1", reason="gone")) == gone

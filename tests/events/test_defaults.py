@@ -30,6 +30,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "concurrency_key": "",
         "prefer": {},
         "require": {},
+        "model": "",
     },
     task.TaskSubmitted: {
         "project": "",
@@ -81,6 +82,8 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "mode": "push",
         "exchange": None,
         "preset": "",
+        "models": None,
+        "finds_models": False,
     },
     exchange.AnswerTest: {"status": (), "body": "", "contains": ""},
     exchange.RequestTemplate: {"method": "POST", "url": "", "headers": {}, "body": "$payload"},

@@ -22,6 +22,7 @@ from taskstream.events.server import (
     CircuitHalfOpened,
     CircuitOpened,
     MaintenanceStarted,
+    ModelsFound,
     ServerForgotten,
     ServerRemoved,
     ServerRestored,
@@ -335,6 +336,9 @@ events: Any = st.lists(
             registered("s1"),
             registered("s1", types=("chapter",)),
             registered("s2"),
+            registered("s1", types=("chapter", "clip"), finds_models=True),
+            registered("s2", models=("llama",)),
+            ModelsFound(server_id="s1", models=("llama",)),
             ServerWentOnline(server_id="s1", reason=""),
             ServerWentOffline(server_id="s1", reason=""),
             MaintenanceStarted(server_id="s2"),
@@ -400,6 +404,24 @@ async def test_a_fleet_restored_from_what_it_wrote_is_the_same(happened: list[Ev
 
     assert snapshot(restored) == snapshot(fleet)
     assert restored.apply(positions(*happened)) == []
+
+
+@given(events)
+def test_which_types_choose_servers_by_model_follows_from_the_servers(happened: list[Event]) -> None:
+    fleet = fleet_of(*happened)
+
+    for name in ("chapter", "clip", "other"):
+        chosen = [each for each in fleet.servers() if not each.settings.types or name in each.settings.types]
+        assert fleet.chooses_by_model(name) is any(each.settings.is_chosen_by_model for each in chosen)
+
+
+def test_a_server_that_is_left_out_does_not_make_its_type_choose_by_model() -> None:
+    fleet = fleet_of(registered("s1", models=("llama",)))
+    (position,) = positions(ServerWentOnline(server_id="s1", reason=""), first=2)
+
+    fleet.reflect([position._replace(data=b"\xff")])
+
+    assert not fleet.chooses_by_model("chapter")
 
 
 def test_each_key_is_written_once_a_batch_with_its_last_value() -> None:

@@ -14,6 +14,7 @@ from taskstream.commands.pause import Pause
 from taskstream.commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present, Removed
 from taskstream.events.envelope import Actor
 from taskstream.events.server import Overflow
+from taskstream.events.task import MODEL
 from taskstream.scheduling.eligibility import (
     Considered,
     Standing,
@@ -34,8 +35,15 @@ from taskstream.scheduling.eligibility import (
 from ..deciders.support import NOW, registered
 
 
-def server(server_id: str = "s1", *, types: tuple[str, ...] = (), labels: Any = None, **more: Any) -> Present:
-    settings = registered(server_id, types=types, labels=labels or {}, max_concurrent=2)
+def server(
+    server_id: str = "s1",
+    *,
+    types: tuple[str, ...] = (),
+    labels: Any = None,
+    models: tuple[str, ...] | None = None,
+    **more: Any,
+) -> Present:
+    settings = registered(server_id, types=types, labels=labels or {}, max_concurrent=2, models=models)
     values: dict[str, Any] = {"registered_at": NOW, "changed_at": NOW, "online": True, "status_reason": "answers"}
     return Present(settings=settings, **(values | more))
 
@@ -46,6 +54,7 @@ CASES: list[tuple[str, str, Standing]] = [
     ("able", "runs 1 of at most 2", Standing(server(), running=1)),
     ("other-types", "does not serve the type 'chapter'", Standing(server(types=("clip",)))),
     ("label-missing", "lacks the label gpu=a100", Standing(server(labels={"gpu": "t4"}))),
+    ("model-missing", "does not serve the model 'llama'; it serves none", Standing(server(models=()))),
     ("offline", "is offline: refused", Standing(server(online=False, status_reason="refused"))),
     ("maintenance", "takes nothing new: new disk", Standing(server(maintenance=True, maintenance_reason="new disk"))),
     ("circuit-open", "kept failing", Standing(server(circuit=OPEN))),
@@ -57,7 +66,7 @@ CASES: list[tuple[str, str, Standing]] = [
 
 @pytest.mark.parametrize(("verdict", "text", "standing"), CASES, ids=[verdict for verdict, _, _ in CASES])
 def test_the_verdict_has_a_code_and_words(verdict: str, text: str, standing: Standing) -> None:
-    require = {"gpu": "a100"} if verdict == "label-missing" else {}
+    require = {"label-missing": {"gpu": "a100"}, "model-missing": {MODEL: "llama"}}.get(verdict, {})
 
     [found] = considered("chapter", require, [standing])
 
@@ -86,16 +95,23 @@ def test_every_server_is_considered_in_the_order_given() -> None:
 
 @given(
     st.sampled_from([(), ("chapter",), ("clip",)]),
+    st.sampled_from([None, (), ("llama",), ("llama", "mistral")]),
     st.sampled_from([{}, {"gpu": "a100"}, {"gpu": "a100", "zone": "b"}]),
-    st.sampled_from([{}, {"gpu": "a100"}, {"gpu": "a100", "zone": "b"}]),
+    st.sampled_from([{}, {"gpu": "a100"}, {"gpu": "a100", "zone": "b"}, {MODEL: "llama"}, {"gpu": "a100", MODEL: "x"}]),
     st.booleans(),
     st.booleans(),
     st.sampled_from([CircuitIsClosed(), OPEN, CircuitIsHalfOpen(failures=1)]),
 )
 def test_what_dispatch_acts_on_is_what_is_said(
-    types: tuple[str, ...], labels: Any, require: Any, online: bool, maintenance: bool, circuit: Any
+    types: tuple[str, ...],
+    models: tuple[str, ...] | None,
+    labels: Any,
+    require: Any,
+    online: bool,
+    maintenance: bool,
+    circuit: Any,
 ) -> None:
-    one = server(types=types, labels=labels, online=online, maintenance=maintenance, circuit=circuit)
+    one = server(types=types, models=models, labels=labels, online=online, maintenance=maintenance, circuit=circuit)
 
     [found] = considered("chapter", require, [Standing(one)])
 
@@ -225,12 +241,34 @@ def test_the_first_label_that_a_server_lacks_is_named() -> None:
         (server(maintenance=True), {}, False),
         (server(), {"gpu": "a"}, False),
         (server(labels={"gpu": "a"}), {"gpu": "a"}, True),
+        (server(), {MODEL: "llama"}, False),
+        (server(models=("llama",)), {}, True),
+        (server(models=("llama",)), {MODEL: "llama"}, True),
+        (server(models=("llama",)), {MODEL: "mistral"}, False),
+        (server(models=("llama",)), {"gpu": "a", MODEL: "llama"}, False),
         (server(circuit=OPEN), {}, True),
     ],
 )
 def test_a_server_is_there_for_a_task(one: Present, require: dict[str, str], is_there: bool) -> None:
     assert is_there_for(one, "chapter", require) is is_there
     assert is_able(one, "chapter", require) is (is_there and one.circuit is not OPEN)
+
+
+def test_a_server_that_finds_its_models_has_those_that_it_said_last() -> None:
+    settings = registered(finds_models=True)
+    unknown = Present(settings=settings, registered_at=NOW, changed_at=NOW)
+
+    assert unknown.models == ()
+    assert replace(unknown, found=("llama",)).models == ("llama",)
+    assert replace(unknown, settings=registered(), found=("llama",)).models is None
+
+
+def test_only_a_few_of_many_models_are_named() -> None:
+    models = tuple(f"m{number:02}" for number in range(12))
+    found = considered_one(Standing(server(models=models)), "chapter", {MODEL: "llama"})
+
+    assert found.text == "does not serve the model 'llama'; served: " + ", ".join(models[:10]) + " and 2 more"
+    assert found.models == models
 
 
 def test_a_server_without_types_serves_all() -> None:

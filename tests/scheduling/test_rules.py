@@ -11,7 +11,7 @@ from taskstream.commands.server import Present
 from taskstream.commands.task_type import TypeState
 from taskstream.events.ids import TaskRef
 from taskstream.events.limits import NO_LIMITS, Limits
-from taskstream.events.task import Plan
+from taskstream.events.task import MODEL, Plan
 from taskstream.events.task_type import TypeDefined
 from taskstream.scheduling.limit import Bounds, LimitKey
 from taskstream.scheduling.rules import FleetRules, needs_grant
@@ -19,10 +19,17 @@ from taskstream.scheduling.rules import FleetRules, needs_grant
 from ..deciders.support import NOW, registered
 
 
-def server(name: str, *, slots: int = 2, online: bool = True, maintenance: bool = False, labels: str = "") -> Present:
-    settings = registered(
-        name, max_concurrent=slots, types=("song",), labels=dict([labels.split("=")] if labels else [])
-    )
+def server(
+    name: str,
+    *,
+    slots: int = 2,
+    online: bool = True,
+    maintenance: bool = False,
+    labels: str = "",
+    models: tuple[str, ...] | None = None,
+) -> Present:
+    of = dict([labels.split("=")] if labels else [])
+    settings = registered(name, max_concurrent=slots, types=("song",), labels=of, models=models)
     return Present(
         settings=settings, registered_at=NOW, changed_at=NOW, online=online, status_reason="", maintenance=maintenance
     )
@@ -136,8 +143,21 @@ def test_a_window_is_as_large_as_its_pool_needs_and_has_four_tasks_without_one()
         (Fleet(placed=[(server("s"), ("a",))], paused_types={"song"}), (), False),
         (Fleet(placed=[(server("s"), ("a",))]), ("gpu=a100",), False),
         (Fleet(placed=[(server("s", labels="gpu=a100"), ("a",))]), ("gpu=a100",), True),
+        (Fleet(placed=[(server("s", models=("x=y",)), ("a",))]), (f"{MODEL}=x=y",), True),
+        (Fleet(placed=[(server("s", models=("x=y",)), ("a",))]), (f"{MODEL}=x",), False),
     ],
-    ids=["served", "other pool", "nobody", "offline", "pool paused", "type paused", "label missing", "label"],
+    ids=[
+        "served",
+        "other pool",
+        "nobody",
+        "offline",
+        "pool paused",
+        "type paused",
+        "label missing",
+        "label",
+        "model",
+        "model missing",
+    ],
 )
 def test_what_no_server_can_take_has_no_capacity(fleet: Fleet, labels: tuple[str, ...], is_served: bool) -> None:
     bounds = FleetRules(fleet).bounds(LimitKey("servers", ("a", "song", *labels)))

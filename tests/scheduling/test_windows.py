@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
-from taskstream.events.task import Plan
+from taskstream.events.task import MODEL, Plan
 from taskstream.scheduling.limit import Bounds
 from taskstream.scheduling.windows import (
     HANDOVER_SECONDS,
@@ -264,6 +264,8 @@ def test_a_window_is_named_by_everything_that_decides_which_servers_take_its_tas
     assert window("pool", "low", "song", plan) == "low pool song disk=ssd,gpu=a100"
     assert window("pool", "high", "song", None) == "high pool song "
     assert labels(plan) == ["disk=ssd", "gpu=a100"]
+    assert window("pool", "low", "song", Plan(model="llama")) == f"low pool song {MODEL}=llama"
+    assert window("pool", "low", "song", Plan(project="p")) == "low pool song "
     assert labels(None) == []
 
 

@@ -10,12 +10,15 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
+from taskstream.events.task import MODEL
 from taskstream.settings import Balancing
 from taskstream.workers.fleet.capacity import Candidate, Capacity, ServerCapacity, policy
 
 TYPES = ("chapter", "clip", "song")
 POOL_OF = {"chapter": "text", "clip": "video", "song": "video"}
+MODELS = ("llama", "mistral")
 POOLS = ("text", "video", "default")
 labels = st.dictionaries(st.sampled_from(["gpu", "zone"]), st.sampled_from(["a", "b"]))
 
@@ -33,6 +36,7 @@ def servers(draw: Any) -> ServerCapacity:
         types=types,
         pools=frozenset({"default", *(POOL_OF[name] for name in types)}) if types else frozenset(),
         labels=draw(labels),
+        models=tuple(draw(st.lists(st.sampled_from(MODELS), unique=True, max_size=2))),
     )
 
 
@@ -67,7 +71,7 @@ class Scan(RuleBasedStateMachine):
         if known is not None:
             running = max(0, known.candidate.running + (1 if more else -1))
             server = known.candidate._replace(running=running, last_choice=turn)
-            self.put(ServerCapacity(candidate=server, types=known.types, pools=known.pools, labels=known.labels))
+            self.put(replace(known, candidate=server))
 
     def candidates(self, task_type: str) -> list[Candidate]:
         return [
@@ -95,12 +99,23 @@ class Scan(RuleBasedStateMachine):
         others = [each for each in found if each.server_id != server_id]
         self.compare(others or found, task_type, server_id)
 
-    @rule(server_id=ids, task_type=st.sampled_from(TYPES), require=labels, prefer=labels)
+    @rule(
+        server_id=ids,
+        task_type=st.sampled_from(TYPES),
+        require=labels,
+        model=st.none() | st.sampled_from(MODELS),
+        prefer=labels,
+    )
     def choices_by_label_are_the_same(
-        self, server_id: str, task_type: str, require: dict[str, str], prefer: dict[str, str]
+        self, server_id: str, task_type: str, require: dict[str, str], model: str | None, prefer: dict[str, str]
     ) -> None:
+        if model is not None:
+            require = {**require, MODEL: model}
+
         def shared(candidate: Candidate, wanted: dict[str, str]) -> int:
-            return len(wanted.items() & self.servers[candidate.server_id].labels.items())
+            server = self.servers[candidate.server_id]
+            serves_model = MODEL in wanted and wanted[MODEL] in server.models
+            return len(wanted.items() & server.labels.items()) + serves_model
 
         found = [each for each in self.candidates(task_type) if shared(each, require) == len(require)]
         found = [each for each in found if each.server_id != server_id] or found

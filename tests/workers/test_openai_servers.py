@@ -117,3 +117,88 @@ async def test_the_list_of_models_is_the_health_check_whatever_heartbeats_say(
 
     vllm.is_healthy = True
     await service.admin.server_is("v1", "online")
+
+
+# Models
+
+
+@pytest.fixture
+async def others() -> AsyncIterator[VllmServer]:
+    async with VllmServer("mistral", "qwen") as found:
+        yield found
+
+
+async def serves(service: Service, server_id: str, *models: str) -> None:
+    """Wait until a server is known to serve these models."""
+    await service.admin.until(
+        f"/api/servers/{server_id}", lambda server: server["servedModels"] == list(models), f"{server_id} to serve"
+    )
+
+
+async def test_a_task_goes_to_the_server_that_serves_its_model(
+    service: Service, vllm: VllmServer, others: VllmServer
+) -> None:
+    await register(service, vllm, "v1", models="discover")
+    await register(service, others, "v2", models="discover")
+    await serves(service, "v2", "mistral", "qwen")
+
+    for model in ("qwen", "llama", "mistral", "llama"):
+        details = await service.alice.ended(await service.alice.submit(chat("tell", model=model)))
+        assert details["status"] == "FINISHED"
+
+    assert [body["model"] for body in vllm.asked] == ["llama", "llama"]
+    assert [body["model"] for body in others.asked] == ["qwen", "mistral"]
+
+
+async def test_a_task_whose_model_nobody_serves_waits_until_one_does(
+    service: Service, vllm: VllmServer, others: VllmServer
+) -> None:
+    await register(service, vllm, "v1", models="discover")
+    await register(service, others, "v2", models=["mistral"])
+    await serves(service, "v1", "llama")
+    waiting = await service.alice.submit(chat("tell", model="phi"))
+    other = await service.alice.ended(await service.alice.submit(chat("tell", model="llama")))
+
+    why = await service.alice.until(f"/api/task/{waiting}/why", lambda body: body["holds"], "the reason")
+
+    assert other["status"] == "FINISHED"
+    assert "no server of its type serves the model 'phi'; served: llama, mistral" in why["summary"]
+    assert why["verdicts"] == [{"verdict": "model-missing", "text": "do not serve its model", "count": 2}]
+    assert why["holds"][0]["data"] | {"model": "phi", "models": ["llama", "mistral"]} == why["holds"][0]["data"]
+
+    vllm.models.append("phi")
+    assert (await service.alice.ended(waiting))["status"] == "FINISHED"
+    assert [body["model"] for body in vllm.asked] == ["llama", "phi"]
+
+
+async def test_models_are_recorded_when_they_change_and_kept_while_none_are_listed(
+    service: Service, vllm: VllmServer
+) -> None:
+    health = {"predict": f"{vllm.base_url}/v1", "health": f"{vllm.base_url}/metrics"}
+    await register(service, vllm, models="discover", endpoints=health)
+    await serves(service, "v1", "llama")
+    vllm.is_healthy = False
+    asked = vllm.paths.count("/v1/models")
+    await wait_until(lambda: vllm.paths.count("/v1/models") > asked + 2, "further checks")
+
+    stored = await service.container.commands.servers.history("v1")
+
+    assert types([{"type": type(each.recorded.event).__name__} for each in stored]).count("ModelsFound") == 1
+    assert (await service.admin.get("/api/servers/v1"))["servedModels"] == ["llama"]
+
+
+async def test_models_are_part_of_the_registration(service: Service, vllm: VllmServer) -> None:
+    named = registration(vllm, models=["b", "a"])
+    refused = await service.admin.refusal("POST", "/api/servers", {**named, "dialect": None, "models": "discover"})
+    await service.admin.done("POST", "/api/servers", named)
+    before = await service.admin.get("/api/servers/v1")
+    sent_back = await service.admin.done("POST", "/api/servers", {**before.body, "apiKey": vllm.key})
+    left_out = await service.admin.done("POST", "/api/servers", registration(vllm))
+    await service.admin.done("PATCH", "/api/servers/v1", {"models": "discover"})
+    after = await service.admin.get("/api/servers/v1")
+
+    assert refused == (400, "$.models")
+    assert (before["models"], before["servedModels"]) == (["a", "b"], ["a", "b"])
+    assert sent_back["reset"] == []
+    assert "models" in left_out["reset"]
+    assert after["models"] == "discover"

@@ -50,7 +50,7 @@ from ...scheduling.eligibility import (
     as_seen_by,
     considered,
     considered_removed,
-    missing_label,
+    meets,
     serves,
     stops,
 )
@@ -227,14 +227,10 @@ async def consider_servers(container: Container, view: TaskView, owner: str) -> 
 
     `owner`: the owner's token.
     """
-    require = (view.plan or NO_PLAN).require
+    require = (view.plan or NO_PLAN).requirements
     await container.fleet.catch_up(container.reading)
     servers = [as_seen_by(owner, server) for server in container.fleet.servers()]
-    fitting = [
-        server
-        for server in servers
-        if serves(server.settings, view.task_type) and missing_label(server.settings, require) is None
-    ]
+    fitting = [server for server in servers if serves(server.settings, view.task_type) and meets(server, require)]
     running = await container.lists.running([server.server_id for server in fitting], user=owner)
     on_standby = await _on_standby(container, fitting, running)
     busy = await container.heartbeats.all_busy()

@@ -11,7 +11,7 @@ from ...backends.dialects import dialect_of
 from ...backends.presets import presets
 from ...commands.server import CircuitIsClosed, Present, Removed
 from ...errors import InvalidInput
-from ...events.server import HealthExpectation, Mode, Overflow
+from ...events.server import LONGEST_MODEL, MOST_MODELS, HealthExpectation, Mode, Overflow
 from ...instants import iso
 from ...projections.heartbeats import BusyServer, Heartbeat, RemovedCheck
 from ...scheduling.asks import AskReport
@@ -19,6 +19,7 @@ from ...wire.fields import (
     HEADER_NAME_PATTERN,
     HEADER_VALUE_PATTERN,
     JSON_PATH_PATTERN,
+    NAME_PATTERN,
     DurationSeconds,
     Name,
     ServerName,
@@ -41,6 +42,8 @@ _ServerLabels = Annotated[dict[Name, Annotated[str, Meta(max_length=256)]], Meta
 _BusyStatus = Annotated[list[Annotated[int, Meta(ge=400, le=599)]], Meta(max_length=20)]
 _AuthHeader = Annotated[str, Meta(min_length=1, max_length=64, pattern=HEADER_NAME_PATTERN)]
 _RemoveAfter = Annotated[float, Meta(ge=0.001, le=366 * 86_400, extra={"unit": "seconds"})]
+_Model = Annotated[str, Meta(min_length=1, max_length=LONGEST_MODEL, pattern=NAME_PATTERN)]
+_Models = Literal["discover"] | Annotated[list[_Model], Meta(max_length=MOST_MODELS)]
 _Status = Annotated[int, Meta(ge=100, le=599)]
 PresetName = Annotated[str, Meta(max_length=64, extra_json_schema={"enum": list(presets())})]
 
@@ -138,6 +141,9 @@ class RegisterBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
     and the answer the result."""
     preset: PresetName | None = None
     """A preset, which sets all fields that are not sent: see `GET /api/presets`."""
+    models: _Models | None = None
+    """Of the tasks whose payload names a `model`, it gets those of these; `discover`: of those that it lists itself.
+    Null: it gets such tasks only while no server for their type has this set."""
 
 
 PRESENT_STATE = frozenset(
@@ -145,7 +151,7 @@ PRESENT_STATE = frozenset(
         "status", "statusReason", "statusSince", "offlineSince", "maintenance", "maintenanceReason", "maintenanceSince",
         "circuit", "circuitOpenUntil", "circuitReason", "circuitOwner", "registeredAt", "lastHeartbeat", "latencyMs",
         "busySince", "nextTryAt", "currentLimit", "activeTasks", "reportedActiveTasks", "metrics", "hasApiKey",
-        "removed", "createdAt", "updatedAt", "dialectDetected", "openAsks",
+        "removed", "createdAt", "updatedAt", "dialectDetected", "openAsks", "servedModels",
     }
 )  # fmt: skip
 """Fields of a registration that are ignored: a server's present state, which older clients keep beside its settings and
@@ -187,6 +193,8 @@ class ServerPatch(Struct, kw_only=True, rename="camel", forbid_unknown_fields=Tr
     """Null: `endpoints.predict` names it."""
     exchange: ExchangeBody | UnsetType | None = UNSET
     """Replaces all of it. Null: the payload is the body of the request, and the answer the result."""
+    models: _Models | UnsetType | None = UNSET
+    """Null: it is not chosen by model."""
 
 
 class RestoreBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -261,6 +269,10 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """What is sent to it, and how its answers are read; null: as its dialect does."""
     preset: str | None
     """The preset it was registered with; null: none, or `exchange` was changed since."""
+    models: Literal["discover"] | list[str] | None
+    """Models by which it is chosen, as registered; null: it is not."""
+    served_models: list[str] | None
+    """Those it serves now; null: it is not chosen by model."""
     status: Literal["online", "offline"]
     status_reason: str
     """Why it has this status."""
@@ -411,6 +423,10 @@ class CleanupAnswer(Struct, kw_only=True, rename="camel"):
     """Their ids."""
 
 
+def _listed(names: tuple[str, ...] | None) -> list[str] | None:
+    return None if names is None else list(names)
+
+
 def server_summary(
     server: Present,
     heartbeat: Heartbeat | None,
@@ -448,6 +464,8 @@ def server_summary(
         model=settings.model or None,
         exchange=shown_exchange(settings.exchange) if settings.exchange is not None else None,
         preset=settings.preset or None,
+        models="discover" if settings.finds_models else _listed(settings.models),
+        served_models=_listed(server.models),
         status="online" if server.online else "offline",
         status_reason=server.status_reason,
         status_since=iso(server.status_since),

@@ -286,6 +286,10 @@ def auth_headers(server: ServerRegistered, api_key: str | None) -> dict[str, str
     return {server.auth_header: api_key} if server.auth_header else {"Authorization": f"Bearer {api_key}"}
 
 
+MOST_MODELS_BYTES = 1024 * 1024
+"""Bytes of a list of models. A proxy may list thousands."""
+
+
 class Dialect(ABC):
     """One wire format."""
 
@@ -312,6 +316,14 @@ class Dialect(ABC):
     def health_needs_key(self, server: ServerRegistered) -> bool:
         """Return True if the health check carries the server's API key."""
         return server.health_auth
+
+    def list_models(self, server: ServerRegistered, api_key: str | None) -> Request | None:  # noqa: ARG002
+        """Return the request for the models that a server serves; None if the dialect has none."""
+        return None
+
+    def read_models(self, status: int, body: bytes) -> list[str] | None:  # noqa: ARG002
+        """Return the names in the answer, of at most MOST_MODELS_BYTES; None if it is no list of models."""
+        return None
 
     @property
     def most_health_bytes(self) -> int:

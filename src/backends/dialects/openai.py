@@ -22,6 +22,7 @@ from ...wire.json_text import Json
 from ..redaction import without_keys
 from .contents import as_json, media_type_of, read_content
 from .dialect import (
+    MOST_MODELS_BYTES,
     Answer,
     BadAnswer,
     Call,
@@ -47,8 +48,6 @@ from .refusals import TRY_AGAIN, bad_answer, reason_text, refusal
 from .results import completed
 from .task_update import NAN_IN_DATA
 
-MOST_MODELS_BYTES = 1024 * 1024
-"""Bytes of a list of models. A proxy may list thousands."""
 OTHER_WAYS: dict[Streaming, Streaming] = {"with-usage": "plain", "plain": "none"}
 """What is asked of a server next that refuses to stream as asked."""
 UNDERSTOOD = frozenset({400, 422, 501})
@@ -85,10 +84,19 @@ class OpenAI(Dialect):
         return _OpenAICall(self, server, call)
 
     def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
-        return Request(method="GET", url=server.health_url or models_url(server), headers=auth_headers(server, api_key))
+        if server.health_url is None:
+            return self.list_models(server, api_key)
+        return Request(method="GET", url=server.health_url, headers=auth_headers(server, api_key))
 
     def health_needs_key(self, server: ServerRegistered) -> bool:
         return server.health_auth or server.health_url is None  # the list of models has the key of the tasks
+
+    def list_models(self, server: ServerRegistered, api_key: str | None) -> Request:
+        base, _ = place_of(server.predict_url)
+        return Request(method="GET", url=under(base, "models"), headers=auth_headers(server, api_key))
+
+    def read_models(self, status: int, body: bytes) -> list[str] | None:
+        return model_names(body) if 200 <= status < 300 else None
 
     @property
     def most_health_bytes(self) -> int:
@@ -102,12 +110,6 @@ class OpenAI(Dialect):
         if probe.well and server.health_url is None and model_names(body) is None:
             return Probe(well=False, reason=f"health check answered {status} without a list of models")
         return probe
-
-
-def models_url(server: ServerRegistered) -> str:
-    """Return the address of the list of a server's models."""
-    base, _ = place_of(server.predict_url)
-    return under(base, "models")
 
 
 def model_names(body: bytes) -> list[str] | None:

@@ -383,9 +383,9 @@ def _shared(server: Present, labels: Mapping[str, str]) -> int:
 
 
 def _labels(ready: ReadyTask) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the labels that a task requires and those that it prefers."""
+    """Return the labels that a task requires, with its model, and those that it prefers."""
     plan = ready.submitted.plan
-    return (plan.require, plan.prefer) if plan is not None else (NO_LABELS, NO_LABELS)
+    return (plan.requirements, plan.prefer) if plan is not None else (NO_LABELS, NO_LABELS)
 
 
 def _kind(ready: ReadyTask) -> TaskKind:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, assert_never
 
 from msgspec import Struct, field
 
+from ...events.task import MODEL
 from ...settings import Balancing
 
 NO_LABELS: Mapping[str, str] = {}
@@ -33,6 +34,7 @@ class ServerCapacity(Struct, frozen=True, kw_only=True):
     pools: frozenset[str]
     """In which tasks of its types may wait."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
     @property
     def free_slots(self) -> int:
@@ -41,7 +43,12 @@ class ServerCapacity(Struct, frozen=True, kw_only=True):
     @property
     def serves(self) -> tuple[object, ...]:
         """Its place in the index of servers."""
-        return self.types, self.pools, self.labels
+        return self.types, self.pools, self.labels, self.models
+
+    def label_keys(self) -> Iterator[tuple[str, str]]:
+        """Yield its labels, and its models as labels."""
+        yield from self.labels.items()
+        yield from ((MODEL, model) for model in self.models)
 
     @property
     def type_keys(self) -> Iterable[str | None]:
@@ -65,7 +72,7 @@ class Capacity:
         self._candidates: dict[str | None, Candidates] = {}
         """By type, the servers that have a free slot."""
         self._labelled: dict[tuple[str, str], set[str]] = {}
-        """By label, the ids of the servers that have it, with a free slot or without."""
+        """By label or model, the ids of the servers that have it, with a free slot or without."""
         self._with_free_slot: set[str] = set()
         self._serving: Counter[str | None] = Counter()
         """By pool."""
@@ -81,7 +88,7 @@ class Capacity:
         if before is None or before.serves != server.serves:
             if before is not None:
                 self.remove(server_id)
-            for label in server.labels.items():
+            for label in server.label_keys():
                 self._labelled.setdefault(label, set()).add(server_id)
             self._count(server, 1)
         elif gained := server.free_slots - before.free_slots:
@@ -199,7 +206,7 @@ class Capacity:
             self._candidates_of(name).remove(server.candidate.server_id)
 
     def _unlabel(self, server: ServerCapacity) -> None:
-        for label in server.labels.items():
+        for label in server.label_keys():
             self._labelled[label].discard(server.candidate.server_id)
             if not self._labelled[label]:
                 del self._labelled[label]

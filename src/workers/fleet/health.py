@@ -26,6 +26,7 @@ from ...commands.server import (
     MarkOnline,
     Present,
     RecordDialect,
+    RecordModels,
     Removed,
     RemoveOffline,
     RestoreServer,
@@ -237,6 +238,8 @@ class Health:
                     known, seen_at=now, checked_at=now, heard_at=known.unasked_at, latency_ms=probe.latency_ms
                 )
                 await self._heartbeats.put(server_id, seen)
+            if server.settings.finds_models:
+                await self._find_models(server)  # before it gets tasks
             await self._handle(server, MarkOnline(reason=probe.reason))
             return
         limit = None if probe.reason.startswith(MISCONFIGURED) else remove_after(self._settings, server.settings)
@@ -247,6 +250,16 @@ class Health:
                 fleet_log.removed(server_id, "offline", reason)
             return
         await self._handle(server, MarkOffline(reason=probe.reason))
+
+    async def _find_models(self, server: Present) -> None:
+        """Record which models a server serves now; without an answer, it is taken to serve the same as before."""
+        try:
+            api_key = await self._keys.of(server.settings)
+        except Misconfigured:
+            return  # the next check says so
+        names = await self._backend.models(server.settings, api_key)
+        if names is not None:
+            await self._handle(server, RecordModels(models=tuple(names)))
 
     async def _handle(self, server: Present, command: ServerCommand) -> bool:
         """Execute a command if it may change anything; return True if it did."""

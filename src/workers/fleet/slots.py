@@ -504,6 +504,7 @@ class Slots:
                 types=types,
                 pools=frozenset(self._fleet.pools_of_types(types)),
                 labels=settings.labels,
+                models=server.models or (),
             )
         )
 
