@@ -45,6 +45,7 @@ from .routes.webhooks import webhook_routes
 from .routes.websocket import websocket_router
 from .routes.why import why_routes
 from .routing import RouteHandler
+from .runpod.routes import runpod_router
 
 
 def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]:
@@ -102,6 +103,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
         route_handlers=[
             api,
             websocket_router(container, authenticator, tokens),
+            runpod_router(container, authenticator, tokens),
             system,
             docs_router(),
             openapi,

@@ -144,6 +144,11 @@ class PulledAttempts:
         """Of the requests that wait for attempts to stop."""
         self._ended = False
 
+    @property
+    def is_ending(self) -> bool:
+        """True once this process stops."""
+        return self._ended
+
     def end(self) -> None:
         """End every request that waits, now and from now on: this process stops."""
         self._ended = True

@@ -25,9 +25,11 @@ ROLES_NEEDED = "roles"
 """Key of the roles in the `opt` of a route."""
 TAKES = "takes"
 """Key in the `opt` of a route that takes other tokens than a JWT in the header: LINK_TOKENS, ATTEMPT_TOKENS (the route
-checks both itself), or a `TakesStreamTokens`."""
+checks both itself), RAW_TOKENS, or a `TakesStreamTokens`."""
 LINK_TOKENS = "link tokens"
 ATTEMPT_TOKENS = "attempt tokens"
+RAW_TOKENS = "raw tokens"
+"""The header may be the token alone, without a scheme."""
 ATTEMPT_TOKEN_LENGTH = 22
 """Characters of an attempt's callback token; no JWT is that short."""
 
@@ -93,7 +95,7 @@ class Authentication:
                 return self._tokens.identify(in_address), None
         elif takes == LINK_TOKENS and (in_address := token_in_address(scope)):
             return NOBODY, in_address
-        token = bearer_token(scope)
+        token = bearer_token(scope, may_be_raw=takes == RAW_TOKENS)
         if takes == ATTEMPT_TOKENS and is_attempt_token(token):
             return NOBODY, token
         return await self._user(token), None
@@ -118,14 +120,19 @@ def _places(scope: Any) -> list[Place]:
     return found
 
 
-def bearer_token(scope: Scope) -> str:
-    """Return the token of the Authorization header. Raises Unauthenticated without one."""
+def bearer_token(scope: Scope, *, may_be_raw: bool = False) -> str:
+    """Return the token of the Authorization header. Raises Unauthenticated without one.
+
+    `may_be_raw`: the header may be the token alone.
+    """
     value = headers_of(scope).get(b"authorization")
     if value is None:
         raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
     scheme, _, token = value.partition(b" ")
     if scheme.lower() == b"bearer" and token:
         return bytes(token).strip().decode("latin-1")
+    if may_be_raw and value and not token:
+        return bytes(value).decode("latin-1")
     raise Unauthenticated("the Authorization header must be `Bearer <token>`")
 
 
