@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taskstream.api.runpod import refusals
+from taskstream.api.runpod import routes as runpod_routes
 from taskstream.events.ids import parse_task_id
 from taskstream.events.subjects import timer_subject
 from taskstream.streams.jetstream.messages import last_position
@@ -175,3 +176,15 @@ async def test_a_worker_of_another_server_s_token_is_refused(service: Service, w
     elsewhere = RunpodWorker(service.client("other", "service"), server_id="other")
     await elsewhere.send(job["id"], "job-done", {"output": 1})
     assert (await service.alice.details(task_id))["status"] == "PROCESSING"
+
+
+async def test_an_idle_worker_s_watch_ends_so_that_the_worker_may(
+    service: Service, worker: RunpodWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK ends only when its requests are answered."""
+    monkeypatch.setattr(runpod_routes, "IDLE_SECONDS", 0.0)
+    await service.alice.submit(TASK)
+    async with worker.watching() as told:
+        job = await worker.one()
+        await worker.send(job["id"], "job-done", {"output": 1})
+        assert await told == []

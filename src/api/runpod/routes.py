@@ -174,16 +174,17 @@ class _Workers:
         self._taken[server, worker] = news
         try:
             record = await self._records.get(server, worker)
-            over = list(await self._attempts.stopped(server, record.jobs, KEEP_OPEN_SECONDS, news))
+            over = await self._attempts.stopped(server, record.jobs, KEEP_OPEN_SECONDS, news)
             if over:
-                await self._records.ended(server, worker, over)
+                record = await self._records.get(server, worker)  # without those that it has ended itself meanwhile
+                await self._records.ended(server, worker, over.keys())
         except StoreError:
             await asyncio.sleep(KEEP_OPEN_SECONDS)
             return [], False
         finally:
             if self._taken.get((server, worker)) is news:
                 del self._taken[server, worker]
-        return over, not record.jobs and not news.done()
+        return [job for job in record.jobs if job in over], not record.jobs and not news.done()
 
     async def ping(self, request: ApiRequest, server: str, worker: str) -> None:
         """Renew the leases of the attempts that a worker has, unless the worker is dead."""
@@ -238,9 +239,13 @@ class _Workers:
         except (InvalidInput, HTTPException) as error:
             await self._fail(found, f"the result cannot be kept: {_said(error)}", cause)
         else:
+            await self._forget(server, worker, job)
             seen = {"server_id": found.server_id, **({"progress": 100} if update.status == "FINISHED" else {})}
             ending = update.ending(update.result(found.key.ref.id, **seen))
             await self._attempts.finish(found, ending, update.digest, cause)
+
+    async def _forget(self, server: str, worker: str, job: str) -> None:
+        """Forget an attempt before its end is known: nobody needs to tell its worker to stop."""
         with contextlib.suppress(StoreError):
             await self._records.ended(server, worker, [job])
 
