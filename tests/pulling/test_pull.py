@@ -30,3 +30,11 @@ async def test_a_puller_gets_a_task_and_ends_it(service: Service, puller: Puller
     assert ended["result"]["data"] == {"url": "x"}
     kinds = [event["type"] for event in await service.alice.history(task_id)]
     assert kinds[:3] == ["TaskSubmitted", "AttemptStarted", "AttemptAccepted"]
+
+
+async def test_a_result_with_nan_is_refused_and_not_changed(service: Service, puller: Puller) -> None:
+    task_id = await service.alice.submit({"type": "resize", "payload": {}})
+    taken = await puller.one()
+    answer = await puller.say(taken, "done", b'{"result": [NaN]}')
+    assert (answer.status, answer["path"]) == (400, "$.data")
+    assert (await service.alice.details(task_id))["status"] == "PROCESSING"

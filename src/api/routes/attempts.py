@@ -15,6 +15,7 @@ from ...backends.dialects.task_update import TaskUpdate, read_update
 from ...backends.redaction import without_keys
 from ...container import Container
 from ...errors import InvalidInput, NotFound
+from ...events.envelope import NULL
 from ...pulling.attempts import PulledAttempt
 from ...pulling.requests import Wanted
 from ...submission.body import as_object, parse_json_object
@@ -211,11 +212,16 @@ def as_update(text: bytes, status: str, depth: int, metadata: dict[str, Any] | N
     `metadata`: of the update; None: all fields of the report but `data`.
     """
     found = _json(text, depth)
-    fields = msgspec.json.decode(found.marked or found.text, type=dict[str, Raw])
-    data = fields.pop("data" if metadata is None else "result", Raw(b"null"))
-    said = fields if metadata is None else metadata
-    update = msgspec.json.encode({"data": data, "metadata": {**said, "status": status}})
-    return read_update(read_json(update))
+
+    def rearranged(report: bytes) -> bytes:
+        fields = msgspec.json.decode(report, type=dict[str, Raw])
+        data = fields.pop("data" if metadata is None else "result", NULL)
+        said = fields if metadata is None else metadata
+        return msgspec.json.encode({"data": data, "metadata": {**said, "status": status}})
+
+    update = rearranged(found.text)
+    marked = None if found.marked is None else rearranged(found.marked)
+    return read_update(Json(update, msgspec.json.decode(update), marked))
 
 
 def _json(text: bytes, depth: int) -> Json:

@@ -192,7 +192,7 @@ class _Workers:
         record = await self._records.keep(server, worker)
         can_watch = _version(request.query_params.get("runpod_version", "")) >= STOP_CHANNEL_SINCE
         if can_watch and record.is_dead(utc_now(), self._lease):
-            log.info("runpod.dead", server=server, worker=worker[:LONGEST_WORKER])
+            log.info("runpod.worker-dead", server=server, worker=worker)
             return
         await alive()
         jobs = [job for job in request.query_params.get("job_id", "").split(",") if job][:MOST_PINGED]
