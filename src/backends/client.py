@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 class BackendClient:
     """Calls servers, each in its dialect, over one session.
 
-    A health check has a connection of its own. A call's connection serves further calls if its answer names the task.
+    A health check has a connection of its own. One of a call serves others if its answer has the mark of its attempt.
     """
 
     def __init__(

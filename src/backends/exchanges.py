@@ -166,7 +166,7 @@ class Exchanges:
                 if framing and (reader := conversation.open_stream(response.status, response.headers)):
                     return await self._follow(response, Texts(framing), reader)
                 body = await read_capped(response, self._max_bytes)
-                _settle(response, self._call, body)
+                _settle(response, body, conversation.mark or self._call.task_id)
                 reply = self._reply(response, body)
         except AnswerTooLarge:
             return Failed(kind="bad_answer", error=f"the answer is larger than {self._max_bytes} bytes")
@@ -325,9 +325,9 @@ def bounded(update: Update) -> Update:
     return Update(progress=update.progress, notes=(*update.notes, note))
 
 
-def _settle(response: Response, call: Call, body: bytes) -> None:
-    """Keep the connection for later requests if the answer names its task, which proves that it is this call's."""
-    if call.task_id.encode() in body:
+def _settle(response: Response, body: bytes, mark: str) -> None:
+    """Keep the connection for later requests if the answer has the mark, which proves that it is this attempt's."""
+    if mark.encode() in body:
         keep(response)
     elif response.ok and not is_certain(response):
-        doubt(response)  # the answer before named its task
+        doubt(response)  # the answer before had its mark

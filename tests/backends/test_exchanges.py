@@ -46,6 +46,10 @@ class Scripted(Conversation):
         self.dialect = dialect
         self.turns = 0
 
+    @property
+    def mark(self) -> str:
+        return self.dialect.mark
+
     def at(self, path: str) -> Request:
         return Request(method="GET", url=path if "://" in path else self.url + path)
 
@@ -90,6 +94,7 @@ class ScriptedDialect(Taskstream):
 
     def __init__(self) -> None:
         self.first = "/0"
+        self.mark = ""
         self.refused: Failed | None = None
         self.replies: list[Reply] = []
         self.names: list[str] = []
@@ -128,6 +133,27 @@ async def test_further_requests_have_the_headers_of_the_attempt(wired: Wired, di
     assert paths(wired) == ["/0", "/1"]
     assert {request.headers["Idempotency-Key"] for request in wired.server.received} == {f"{call_of().task_id}.2"}
     assert all("Content-Length" not in request.headers for request in wired.server.received)
+
+
+@pytest.mark.parametrize(
+    ("mark", "body", "is_kept"),
+    [
+        ("", call_of().task_id, True),
+        ("", "mine", False),
+        ("mine", "this is mine", True),
+        ("mine", call_of().task_id, False),
+    ],
+)
+async def test_a_connection_is_kept_by_an_answer_with_the_mark_of_its_attempt(
+    wired: Wired, dialect: ScriptedDialect, mark: str, body: str, is_kept: bool
+) -> None:
+    dialect.mark = mark
+    dialect.follow = lambda said: Next(request=said.at("/1")) if said.turns == 1 else DONE
+
+    await wired.call(Wire(200, body.encode()))
+
+    first, second = wired.server.received
+    assert (first.connection is second.connection) == is_kept
 
 
 async def test_progress_is_reported_before_the_next_request_and_before_the_end(

@@ -127,6 +127,15 @@ def test_a_request_gets_an_id_of_its_attempt_that_does_not_show_the_owner() -> N
     assert attempt_id(first) != attempt_id(second)
 
 
+def test_its_own_id_marks_an_attempt_and_one_of_the_payload_does_not() -> None:
+    own, given = Oip().converse(SERVER, call_with({"inputs": []})), Oip().converse(SERVER, call_with({"id": "mine"}))
+    own.begin()
+    given.begin()
+
+    assert own.mark == attempt_id(call_with({"inputs": []}))
+    assert given.mark == ""
+
+
 def test_an_id_in_the_payload_is_kept_and_null_is_none() -> None:
     assert json.loads(request_of({"id": "mine", "inputs": []}).body or b"")["id"] == "mine"
     assert json.loads(request_of({"id": None, "inputs": []}).body or b"")["id"]

@@ -190,6 +190,10 @@ class _CogCall(Conversation):
     def verdict(self) -> Verdict:
         return Verdict(server=self._server, call=self._call, model=self._model)
 
+    @property
+    def mark(self) -> str:
+        return self._id
+
     # Requests
 
     def begin(self) -> Request:

@@ -244,6 +244,14 @@ class Conversation(ABC):
     cannot be understood is never a Completed.
     """
 
+    @property
+    def mark(self) -> str:
+        """Return a text of the attempt's own that its requests have, and answers to nothing else; empty: the task's id.
+
+        An answer with it is known to be the attempt's, so that its connection may serve other requests.
+        """
+        return ""
+
     @abstractmethod
     def begin(self) -> Request | Failed:
         """Return the first request; a Failed for a payload that cannot be sent."""

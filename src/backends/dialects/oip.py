@@ -153,6 +153,11 @@ class _Inference(Conversation):
         self._call = call
         self._place = place_of(server)
         self._id = ""
+        self._mark = ""
+
+    @property
+    def mark(self) -> str:
+        return self._mark
 
     def begin(self) -> Request | Failed:
         if not self._place.model:  # its type made it `oip`: a registration with this dialect has a model
@@ -172,7 +177,7 @@ class _Inference(Conversation):
         given = msgspec.json.decode(fields.get("id", Raw(b"null")))
         if given is None:
             # KServe 0.21 answers 500 to a request without an id if the model's code passes it on.
-            self._id = attempt_id(self._call)
+            self._id = self._mark = attempt_id(self._call)
             return _encode({**fields, "id": self._id})
         self._id = given if isinstance(given, str) else ""
         return payload
