@@ -8,11 +8,12 @@ from pathlib import Path
 from msgspec import Struct
 
 from testkit.processes import python
+from testkit.service import token
 
 from .evidence import TASKSTREAM, Line, Server
 from .long_manners import MANNERS, JobManner
 from .manners import Manner
-from .schedule import BACKENDS, MODEL_SERVERS, MODEL_TYPE, MODELS
+from .schedule import BACKENDS, MODEL_SERVERS, MODEL_TYPE, MODELS, PULLED, PULLERS
 
 TYPES: dict[str, Line] = {"batch": {"attempts": 4}, MODEL_TYPE: {"attempts": 4, "pool": "default"}}
 """Definitions of the types that are not of held tasks."""
@@ -33,6 +34,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """Of an answer that nobody asked for, after any answer."""
     process: str = ""
     """Name of the process that it shares with others; empty: it has one of its own."""
+    pullers: tuple[str, ...] = ()
+    """Processes that ask for its tasks; none: they are sent to it."""
 
     def manner_of(self) -> Manner:
         """Return how it speaks."""
@@ -49,15 +52,15 @@ class Part(Struct, frozen=True, kw_only=True):
 
     def registration(self, name: str, base: str) -> Line:
         """Return the body that registers it at a URL."""
+        reports = {"async": True, "callback": True} if self.reports and not self.pullers else {}
         return {
             "id": name,
             "name": name,
             "provider": "chaos",
-            "async": self.reports,
-            "callback": self.reports,
+            **reports,
             "maxConcurrent": self.limit,
             "types": sorted(self.types),
-            **self.manner_of().registration(base),
+            **({"mode": "pull"} if self.pullers else self.manner_of().registration(base)),
         }
 
     def server(self, *, misbehaves: bool) -> Server:
@@ -71,7 +74,8 @@ class Part(Struct, frozen=True, kw_only=True):
             sends_extra=bool(self.extra_chance) and misbehaves,
             dialect=manner.dialect,
             polled=issubclass(manner, JobManner),
-            processes=(self.process,) if self.process else (),
+            pulled=bool(self.pullers),
+            processes=self.pullers or ((self.process,) if self.process else ()),
         )
 
 
@@ -97,9 +101,10 @@ FLEET: dict[str, Part] = {
     "cog": _model("cog", 2, busy_seconds=1.2),
     "openai": _model("openai", 2),
     "oip": _model("oip", 2, busy_seconds=1.0, extra_chance=0.1),
+    PULLED: Part(limit=3, types=frozenset({MODEL_TYPE, "default", "limited"}), reports=True, pullers=PULLERS),
 }
 """By name. `backend-1` serves every type."""
-EVERY = (*BACKENDS, *MODEL_SERVERS)
+EVERY = (*BACKENDS, *MODEL_SERVERS, PULLED)
 """All that a run with faults has."""
 
 
@@ -107,8 +112,15 @@ def processes(servers: Iterable[str]) -> dict[str, list[str]]:
     """Return the names of the servers that each process has, by its name."""
     found: dict[str, list[str]] = {}
     for name in servers:
-        found.setdefault(FLEET[name].process or name, []).append(name)
+        if not FLEET[name].pullers:
+            found.setdefault(FLEET[name].process or name, []).append(name)
     return found
+
+
+def puller_command(name: str, url: str, log: Path) -> list[str]:
+    """Return the command of a puller that calls an API at a URL."""
+    options = {"id": name, "server": PULLED, "url": url, "token": token(PULLED, "service"), "log": str(log)}
+    return python("chaos.puller", *(word for option, value in options.items() for word in (f"--{option}", value)))
 
 
 def command(servers: Sequence[str]) -> list[str]:

@@ -37,6 +37,9 @@ MODELS = "models"
 MODEL_SERVERS: tuple[str, ...] = ("cog", "openai", "oip")
 MODEL_TYPE = "models"
 """The type of the tasks of those servers."""
+PULLED = "pulled"
+"""The server that has no address: pullers ask for its tasks."""
+PULLERS = ("puller-1", "puller-2")
 OURS = (*APIS, *WORKERS)
 CONSUMERS = (
     "DISPATCH.pool-normal-default",
@@ -54,8 +57,8 @@ LARGEST_DRIFT_SECONDS = 2.0
 TAKES_DISKS = frozenset({"power_cut", "disk_full"})
 FIRST_AT_SECONDS = 1.0
 MEAN_PAUSE_SECONDS = 0.6
-MODELS_PAUSE_SECONDS = 2.0
-"""Between two faults of servers that speak other dialects: they come on top of the others."""
+MODELS_PAUSE_SECONDS = 1.5
+"""Between two faults of servers that speak other dialects, and of pullers: they come on top of the others."""
 
 
 class Fault(Struct, frozen=True):
@@ -94,8 +97,9 @@ def links(nodes: int) -> tuple[str, ...]:
 
 
 def model_links() -> tuple[str, ...]:
-    """Return every way between our processes and servers that speak other dialects."""
-    return tuple(f"workers>{name}" for name in MODEL_SERVERS)
+    """Return every way between our processes and servers that speak other dialects, or pullers."""
+    pullers = (f"{puller}>{api}" for puller, api in zip(PULLERS, APIS, strict=True))
+    return (*(f"workers>{name}" for name in MODEL_SERVERS), *pullers)
 
 
 def routes(nodes: int) -> tuple[str, ...]:
@@ -167,14 +171,14 @@ def _choices(nodes: int, longest_stop: float) -> list[_Choice]:
 
 
 def _of_models(longest_stop: float) -> list[_Choice]:
-    """Return what goes wrong with the servers that speak other dialects."""
-    if not MODEL_SERVERS:
-        return []
+    """Return what goes wrong with the servers that speak other dialects, and with pullers."""
     ways = model_links()
     return [
         _Choice(1, "kill", (MODELS,), 0.2, 3),
         _Choice(0.5, "stop", (MODELS,), 0.5, longest_stop),
-        _Choice(2, "cut", ways, 0.1, 4),
+        _Choice(1, "kill", PULLERS, 0.2, 4),
+        _Choice(1, "stop", PULLERS, 0.5, longest_stop),
+        _Choice(2, "cut", ways, 0.1, 6),
         _Choice(1, "delay", ways, 0.5, 5),
         _Choice(2, "half_open", ways, 0.5, 6),
         _Choice(1.5, "corrupt", ways, 0.5, 4),

@@ -25,7 +25,7 @@ from testkit.waiting import until_ok, until_open
 
 from .disk import Disk
 from .evidence import Line, Resources, Server
-from .fleet import EVERY, FLEET, TYPES, command, processes
+from .fleet import EVERY, FLEET, TYPES, command, processes, puller_command
 from .journal import read
 from .machine import NOTHING, Machine
 from .network import Network
@@ -39,11 +39,13 @@ CLIENT_SECONDS = 5.0
 PORTS = (20_000, 32_000)
 RECEIVERS = tuple(f"receiver-{number}" for number in range(1, 6))
 LEASE_SECONDS = 4
+PULL_LEASE_SECONDS = 3
 GRACE_SECONDS = 5.0
 """How late a run of a schedule may be and still not be missed."""
 SETTINGS = {
     "LOG_FORMAT": "json",
     "LEASE_TTL": str(LEASE_SECONDS),
+    "PULL_LEASE": str(PULL_LEASE_SECONDS),
     "ACK_WAIT": "5",
     "RECONCILE_INTERVAL": "2",
     "HEALTH_INTERVAL": "0.5",
@@ -107,9 +109,18 @@ class System:
         """Return the folder of an API's index."""
         return self.folder / f"{name}-index"
 
+    @property
+    def pullers(self) -> Sequence[str]:
+        return [puller for name in self.backends for puller in FLEET[name].pullers]
+
+    @property
+    def pushed(self) -> Sequence[str]:
+        """The backends that are called."""
+        return [name for name in self.backends if not FLEET[name].pullers]
+
     def backend_lines(self) -> list[Line]:
-        """Return the lines of all backends' own logs, by time."""
-        lines = [line for name in EVERY for line in read(self.journal_of(name))]
+        """Return the lines of all backends' and pullers' own logs, by time."""
+        lines = [line for name in (*self.pushed, *self.pullers) for line in read(self.journal_of(name))]
         return sorted(lines, key=lambda line: line["at"])
 
     def servers(self) -> dict[str, Server]:
@@ -162,7 +173,7 @@ class System:
                 for name in servers
             ]
             await self._run(stack, process, command(described), environment({}))
-        listening = (*nats_names(self.nodes), *self.backends)
+        listening = (*nats_names(self.nodes), *self.pushed)
         await asyncio.gather(*(until_open(self.ports[name], self._host(name)) for name in listening))
         await asyncio.sleep(2.0 if self.nodes > 1 else 0)  # a cluster elects its leader
         for number, name in enumerate(APIS):
@@ -174,7 +185,15 @@ class System:
         for number, name in enumerate(WORKERS):
             await self._run(stack, name, self._ours(name, "worker"), self._environment(name, number))
         await asyncio.gather(*map(ready, self.urls))
+        for name in self.pullers:
+            url = f"http://127.0.0.1:{self.links[self._way_of(name)].port}"
+            await self._run(stack, name, puller_command(name, url, self.journal_of(name)), environment({}))
         await self._register()
+
+    @staticmethod
+    def _way_of(puller: str) -> str:
+        """Return the name of the link by which a puller calls an API."""
+        return next(way for way in model_links() if way.startswith(f"{puller}>"))
 
     def _host(self, name: str) -> str:
         """Return where a process listens."""
@@ -248,7 +267,7 @@ class System:
             for task_type, definition in TYPES.items():
                 await admin.done("PUT", f"/api/types/{task_type}", definition)
             for name in self.backends:
-                base = f"http://127.0.0.1:{self.links[f'workers>{name}'].port}"
+                base = f"http://127.0.0.1:{self.links[f'workers>{name}'].port}" if name in self.pushed else ""
                 await admin.done("POST", "/api/servers", FLEET[name].registration(name, base))
             for name in self.backends:
                 await admin.server_is(name, "online")
