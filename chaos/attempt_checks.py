@@ -205,7 +205,8 @@ def servers_do_as_ordered(evidence: Evidence) -> Iterator[Finding]:
             name = f"attempt {attempt.number} at {attempt.server}, ordered {orders!r}"
             if line["what"] == "over":
                 says = line["says"]
-                allowed = SAYS_IN.get(server.dialect, {}).get(orders) or SAYS.get(orders, SUCCESS)
+                way = "pull" if server.pulled else server.dialect
+                allowed = SAYS_IN.get(way, {}).get(orders) or SAYS.get(orders, SUCCESS)
                 by_turn = says == "busy" and is_busy(server.busy_seconds, called_at)
                 after_extra = bool(line.get("after_extra")) and any(
                     at <= line["at"] <= at + (CROSSING_SECONDS if says == "crossed" and not stopped else 1e9)
@@ -217,7 +218,8 @@ def servers_do_as_ordered(evidence: Evidence) -> Iterator[Finding]:
                     yield f"{name}: it said {says}", attempt.task
             elif line["what"] == "report" and line["kind"] == "own":
                 status = line["status"].upper()
-                if status != "PROCESSING" and (status == "FAILED") != (orders == "fail"):
+                fails = orders == "fail" or (server.pulled and orders == "reject")  # a puller has one word for both
+                if status != "PROCESSING" and (status == "FAILED") != fails:
                     yield f"{name}: it reported {status}", attempt.task
 
 
@@ -305,12 +307,21 @@ def _is_explained(evidence: Evidence, attempt: Attempt, one: Sent, kind: str) ->
             is_slow = orders in SLOW_ORDERS | BROKEN_ORDERS or payload.get("seconds", 0.05) > timeout / 2
             by_report = server is not None and server.reports and (of_apis or of_nats)
             return is_slow or of_server or of_workers or of_nats or by_report or after_extra or _still_reported(attempt)
+        case "worker_lost" if server is not None and server.pulled:
+            is_silent = orders in SLOW_ORDERS | BROKEN_ORDERS | SILENT_ORDERS
+            return is_silent or of_server or of_apis or of_workers or of_nats or _still_reported(attempt)
         case "worker_lost":
             return of_workers or of_nats
         case "shutdown":
+            if server is not None and server.pulled and not attempt.calls:
+                return True  # the puller's request had ended
             return any(fault.kind == "restart" and fault.target.startswith("worker") for fault in near)
         case _:
             return False
+
+
+SILENT_ORDERS = frozenset({"misaddressed", "redirect"})
+"""Of a puller, beside those that break an answer: it says nothing of an attempt."""
 
 
 def _still_reported(attempt: Attempt) -> bool:

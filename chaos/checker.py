@@ -17,6 +17,7 @@ from .attempt_checks import ATTEMPT_CHECKS
 from .evidence import AFTER_THE_END, ATTEMPT_OVER, FINAL, Call, Evidence, Finding, Jump, growth, in_use
 from .hold_checks import HOLD_CHECKS
 from .outcome_checks import OUTCOME_CHECKS, said_of_attempts
+from .puller_checks import PULLER_CHECKS
 from .push_checks import PUSH_CHECKS
 from .read_checks import READ_CHECKS
 from .recovery_checks import RECOVERY_CHECKS
@@ -446,6 +447,7 @@ CHECKS: dict[str, Check] = {
         *SUBMISSION_CHECKS,
         *ATTEMPT_CHECKS,
         *OUTCOME_CHECKS,
+        *PULLER_CHECKS,
         *HOLD_CHECKS,
         tenants_are_apart,
         writes_are_read,

@@ -394,6 +394,8 @@ class Expected(Struct, frozen=True, kw_only=True):
     """Tasks in the log."""
     server_calls: int
     """Calls that each server receives."""
+    calls_of: dict[str, int] = {}
+    """By name of a server: calls that it receives, if other than that."""
     subscribers: tuple[str, ...] = ()
     """Names of those that last for the whole run."""
     followers: int = 0

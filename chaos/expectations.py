@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .evidence import ANY_API, Expected
 from .hostile import OWNERS as HOSTILE_OWNERS
 from .load import CLIENTS_PER_TENANT, TENANTS
-from .schedule import APIS, OURS, Fault
+from .schedule import APIS, MODEL_SERVERS, OURS, PULLED, Fault
 
 STREAMS = (
     *("TASKS", "SERVERS", "WEBHOOKS", "SCHEDULES", "TIMERS", "RETRIES", "DISPATCH"),
@@ -50,6 +50,7 @@ def of_run(
         answers=counts | {"batch": 1, "schedule": 6},
         tasks=round(3 * seconds),
         server_calls=round(seconds / 3),
+        calls_of=dict.fromkeys((*MODEL_SERVERS, PULLED), round(seconds / 10)),
         subscribers=tuple(subscribers),
         followers=round(seconds / 2),
         receivers=tuple(receivers),

@@ -65,10 +65,16 @@ def outcomes_match_reports(evidence: Evidence) -> Iterator[Finding]:
                 continue
             link = f"workers>{event['server_id']}"
             is_failure = event["type"] != "TaskSucceeded"
+            if outcome == ("AttemptReturned", "busy") and _is_pulled(evidence, event["server_id"]):
+                allowed = allowed | {"never called"}  # its puller hung up before it got the attempt
             if not allowed & found and not (is_failure and _corrupts(evidence, link, began_at, entry["stored_at"])):
                 words = " and ".join(sorted(found))
                 yield f"attempt {event['attempt']}: {' '.join(outcome)}, and its server's answer: {words}", task
     yield from _refused_reports(evidence)
+
+
+def _is_pulled(evidence: Evidence, server: str) -> bool:
+    return server in evidence.servers and evidence.servers[server].pulled
 
 
 def said_of_attempts(evidence: Evidence) -> dict[tuple[str, int, str], set[str]]:
@@ -96,7 +102,8 @@ def _refused_reports(evidence: Evidence) -> Iterator[Finding]:
             continue
         began_at = sent.setdefault(place, at)
         is_refused = line["what"] == "reported" and line["answered"] in INVALID
-        if is_refused and not _corrupts(evidence, "callbacks>", began_at, at):
+        way = f"{line['puller']}>" if "puller" in line else "callbacks>"
+        if is_refused and not _corrupts(evidence, way, began_at, at):
             yield f"attempt {line['attempt']}: its server's report {status} was answered {line['answered']}", place[0]
 
 

@@ -157,12 +157,12 @@ def _milliseconds(instant: int | None) -> float | None:
 ACTORS: Mapping[str, frozenset[str]] = {
     "TaskSubmitted": frozenset({"user", "timer"}),
     "TaskHeld": frozenset({"user", "worker", "system"}),
-    "TaskQueued": frozenset({"user", "worker", "system"}),
+    "TaskQueued": frozenset({"user", "worker", "system", "server"}),
     "AttemptStarted": frozenset({"user", "worker"}),
     "AttemptAccepted": frozenset({"worker"}),
     "ProgressReported": frozenset({"user", "server", "worker"}),
     "AttemptFailed": frozenset({"worker", "timer", "system", "server"}),
-    "AttemptReturned": frozenset({"worker"}),
+    "AttemptReturned": frozenset({"worker", "server"}),
     "TaskSucceeded": frozenset({"worker", "server"}),
     "TaskFailed": frozenset({"worker", "server", "timer", "system"}),
     "TaskCancelled": frozenset({"user", "system"}),
@@ -212,12 +212,35 @@ def changes_have_a_caller(evidence: Evidence) -> Iterator[Finding]:
             asked = [call for call in known if call.tenant == by["id"] and _may_have_caused(call, entry)]
             if not asked or by["id"] != entry.owner:
                 yield f"{entry.type} at {entry.sequence} by {by['id']}, who asked for none", entry.task
+        elif by["kind"] == "server" and entry.type in ("AttemptReturned", "TaskQueued"):
+            if not _may_return(evidence, by["id"], servers.get(entry.task), reports, entry, past[entry.task]):
+                yield f"{entry.type} at {entry.sequence} by {by['id']}, which returned none", entry.task
         elif by["kind"] == "server":
             first = reports.get((entry.task, event["attempt"], by["id"]))
             if by["id"] != servers.get(entry.task) or first is None or first > entry.stored_at + CLOCK_SECONDS:
                 yield f"{entry.type} at {entry.sequence} by {by['id']}, which reported none", entry.task
         elif _is_a_users(entry, past):
             yield f"{entry.type} at {entry.sequence} by {by['kind']} {by['id']}, and only a user may ask", entry.task
+
+
+def _may_return(
+    evidence: Evidence,
+    server: str,
+    of_attempt: str | None,
+    reports: Mapping[tuple[str, int, str], float],
+    entry: Entry,
+    past: Sequence[Entry],
+) -> bool:
+    """Return True if a pulled server has returned the last attempt of a task: by a report, or unseen by its pullers."""
+    if server != of_attempt or server not in evidence.servers or not evidence.servers[server].pulled:
+        return False
+    attempt = next(each.event["attempt"] for each in reversed(past) if each.type == "AttemptStarted")
+    first = reports.get((entry.task, attempt, server))
+    was_seen = any(
+        line["what"] == "call" and (line["task"], line["attempt"]) == (entry.task, attempt)
+        for line in evidence.backends
+    )
+    return first <= entry.stored_at + CLOCK_SECONDS if first is not None else not was_seen
 
 
 def _is_a_users(entry: Entry, past: Mapping[str, Sequence[Entry]]) -> bool:

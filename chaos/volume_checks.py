@@ -72,11 +72,12 @@ def _of_servers(evidence: Evidence, wanted: Expected) -> Iterator[str]:
     calls = Counter(line["server"] for line in evidence.backends if line["what"] == "call")
     if not evidence.servers:
         yield "no server is known"
-    yield from _less(calls, dict.fromkeys(evidence.servers, wanted.server_calls), "calls of")
+    least = dict.fromkeys(evidence.servers, wanted.server_calls) | wanted.calls_of
+    yield from _less(calls, least, "calls of")
     attempts = Counter(str(entry.event["server_id"]) for entry in evidence.log if entry.type == "AttemptStarted")
     yield from _less(calls, {name: attempts[name] // 3 for name in evidence.servers}, "calls of")
     overs = Counter(line["server"] for line in evidence.backends if line["what"] in ("over", "report"))
-    yield from _less(overs, dict.fromkeys(evidence.servers, wanted.server_calls // 2), "answers and reports of")
+    yield from _less(overs, {name: count // 2 for name, count in least.items()}, "answers and reports of")
     for name, server in evidence.servers.items():
         if server.reports and not any(
             line["what"] == "reported" and line["server"] == name for line in evidence.backends
