@@ -35,6 +35,8 @@ from .skewed import Clock
 START_SECONDS = 120.0
 LONGEST_TRACE = 600
 """Characters of where an exception came from."""
+OUT_OF_GRACE = "CancelledError: Task cancelled, timeout graceful shutdown exceeded"
+"""The end of an exception of uvicorn's: a process that is asked to end waits so long for requests, and NATS is away."""
 CLIENT_SECONDS = 5.0
 PORTS = (20_000, 32_000)
 RECEIVERS = tuple(f"receiver-{number}" for number in range(1, 6))
@@ -145,6 +147,8 @@ class System:
                 if b'"level": "error"' in line and b'"exception": ' in line:
                     with contextlib.suppress(msgspec.DecodeError):  # a process was killed while it wrote
                         entry = msgspec.json.decode(line)
+                        if entry["exception"].endswith(OUT_OF_GRACE):
+                            continue
                         found.append(f"{name}: {entry['event']}: {entry['exception'][-LONGEST_TRACE:]}")
         return found
 

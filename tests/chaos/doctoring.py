@@ -501,6 +501,57 @@ def goes_on_after_its_cancellation(evidence: Evidence) -> None:
     raise LookupError("no cancellation was reported of a server that was called")
 
 
+def pulled_attempts(evidence: Evidence) -> list[tuple[Line, Line]]:
+    """Return calls of pullers that ended well at once, each with its report that was recorded."""
+    found = []
+    for task in tasks(evidence):
+        reported = [each for each in task.lines if each["what"] == "reported" and each.get("standing") == "recorded"]
+        if task.entries[-1].type != "TaskSucceeded" or len(reported) != 1 or reported[0]["status"] != "FINISHED":
+            continue
+        attempt = reported[0]["attempt"]
+        calls = [each for each in task.lines if each["what"] == "call" and each["attempt"] == attempt]
+        if calls and calls[0].get("puller"):
+            found.append((calls[0], reported[0]))
+    if not found:
+        raise LookupError("no puller ended a task well")
+    return found
+
+
+def taken_by_two(evidence: Evidence) -> None:
+    call, _ = pulled_attempts(evidence)[0]
+    line(evidence, call, later=0.01, puller="puller-9")
+
+
+def told_of_success_after_a_loss(evidence: Evidence) -> None:
+    """Have a puller lose an attempt, and be told that its result was recorded."""
+    _, reported = pulled_attempts(evidence)[0]
+    end = first(e for e in evidence.log if e.task == reported["task"] and e.type == "TaskSucceeded")
+    for event in copies(evidence, end):
+        event.clear()
+        event |= {"type": "TaskFailed", "attempt": reported["attempt"], "server_id": reported["server"]}
+        event |= {"kind": "worker_lost", "error": "the puller did not renew its lease"}
+
+
+def told_too_late(evidence: Evidence) -> None:
+    _, reported = pulled_attempts(evidence)[0]
+    reported["standing"] = "gone"
+
+
+def lost_before_its_lease(evidence: Evidence) -> None:
+    call, _ = pulled_attempts(evidence)[0]
+    evidence.jumps = []
+    end = first(e for e in evidence.log if e.task == call["task"] and e.type == "TaskSucceeded")
+    for event in copies(evidence, end):
+        event.clear()
+        event |= {"type": "TaskFailed", "attempt": call["attempt"], "server_id": call["server"]}
+        event |= {"kind": "worker_lost", "error": "the puller did not renew its lease"}
+    evidence.backends = [
+        each
+        for each in evidence.backends
+        if each["task"] != call["task"] or each["what"] not in ("report", "reported", "renewed")
+    ]
+
+
 def accepted_forged(kind: str) -> Change:
     def change(evidence: Evidence) -> None:
         like = good_tasks(evidence)[0].lines[1]
@@ -887,6 +938,10 @@ OTHERS = [
     ),
     Doctoring("outcomes-match-reports", "a success that was a failure", said("FAILED")),
     Doctoring("cancellations-are-as-reported", "a server that goes on", goes_on_after_its_cancellation),
+    Doctoring("attempts-are-held-by-one", "taken by two pullers", taken_by_two),
+    Doctoring("attempts-are-held-by-one", "lost before its lease ended", lost_before_its_lease),
+    Doctoring("pullers-are-told-the-truth", "a success that was a loss", told_of_success_after_a_loss),
+    Doctoring("pullers-are-told-the-truth", "too late, and recorded", told_too_late),
     Doctoring("others-keep-their-throughput", "no starts beside hostile owners", windows),
     Doctoring("shared-limits-are-kept", "attempts that go on", attempts_that_go_on),
     Doctoring("rates-are-kept", "started at once", started_at_once),
