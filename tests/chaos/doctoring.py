@@ -329,7 +329,7 @@ def all_fail_first(kind: str, says: str | None) -> Change:
 
 
 def cancelled_by_nobody(evidence: Evidence) -> None:
-    task = good_tasks(evidence)[0]
+    task = first(each for each in good_tasks(evidence) if all(call.operation != "cancel" for call in each.calls))
     ended = task.entry("TaskSucceeded")
     server, owner = ended.event["server_id"], ended.owner
     for event in copies(evidence, ended):
@@ -488,17 +488,17 @@ def said(says: str, **more: Any) -> Change:
 
 def goes_on_after_its_cancellation(evidence: Evidence) -> None:
     """Have a server be said to have stopped what it still does."""
-    for entry in evidence.log:
-        if entry.type == "CancelReported":
-            called = [each for each in evidence.backends if each["what"] == "call" and each["task"] == entry.task]
-            if called and not evidence.servers[entry.event["server_id"]].reports:
-                rewrite(evidence, entry, outcome="confirmed")
-                evidence.faults = [fault for fault in evidence.faults if fault.kind != "kill"]
-                ends = [each for each in evidence.backends if each["what"] == "over" and each["task"] == entry.task]
-                for each in ends:
-                    each["at"] = entry.stored_at + 5
-                return
-    raise LookupError("no cancellation was reported of a server that was called")
+    spread_out(evidence)
+    evidence.faults = [fault for fault in evidence.faults if fault.kind != "kill"]
+    task = good_tasks(evidence)[0]
+    ended = task.entry("TaskSucceeded")
+    server, owner = ended.event["server_id"], ended.owner
+    for event in copies(evidence, ended):
+        event.clear()
+        event |= {"type": "TaskCancelled", "attempt": 1, "server_id": server, "reason": f"Cancelled by {owner}"}
+    told = {"attempt": 1, "server_id": server, "outcome": "confirmed", "detail": "the server stopped"}
+    reported = add(evidence, ended, "CancelReported", "cancel_reported.x", ended.recorded["by"], **told)
+    task.lines[1]["at"] = reported.stored_at + 5
 
 
 def pulled_attempts(evidence: Evidence) -> list[tuple[Line, Line]]:
