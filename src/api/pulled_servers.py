@@ -7,16 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from ..commands.server import MarkOnline, Present
+from ..commands.server import PULLERS_ALIVE, MarkOnline, Present
 from ..container import Container
 from ..errors import InvalidInput, NotFound, StoreError
 from .auth.access import ApiRequest, Origin
 from .middleware import MAY_TAKE_LONG, until_gone
 from .server_registration import command_server
 from .server_removal import revive
-
-ASKED = "a puller asks for tasks"
-"""Status reason of a server that its puller's request has brought online."""
 
 
 async def pulled_server(container: Container, server_id: str, signed: Origin) -> Present:
@@ -33,7 +30,7 @@ async def record_sign_of_life(container: Container, server_id: str, signed: Orig
         await container.heartbeats.note(server_id)
         server = container.fleet.find(server_id)
         if server is not None and not (server.online or server.is_misconfigured):
-            await command_server(container, server_id, MarkOnline(reason=ASKED), signed)
+            await command_server(container, server_id, MarkOnline(reason=PULLERS_ALIVE), signed)
 
 
 @contextlib.asynccontextmanager

@@ -30,6 +30,8 @@ from ..events.exchange import BareExchange
 from ..events.server import DialectDetected, ServerEvent, ServerRegistered
 
 LONGEST_COOLDOWN = timedelta(minutes=5)
+PULLERS_ALIVE = "its pullers ask or renew"
+"""The reason of the status of a pulled server that is online."""
 NOT_CHECKED = "not checked yet"
 """The reason of a server's status until its first check."""
 AUTO = "auto"

@@ -218,8 +218,8 @@ def cancel(command: commands.CancelTask, state: TaskState) -> Sequence[TaskEvent
             return [events.TaskCancelled(attempt=0, server_id="", reason=command.reason)]
         case Processing(facts=facts):
             cancelled = events.TaskCancelled(attempt=facts.attempt, server_id=state.server_id, reason=command.reason)
-            if not state.accepted or not state.server_id:
-                return [cancelled]
+            if not state.accepted or not state.server_id or state.lease is not None:
+                return [cancelled]  # whoever makes the call, or has the attempt, reports what becomes of it
             # No call is open that could be closed, and the server learns of it when it reports next.
             outcome = events.CancelReported(
                 attempt=facts.attempt, server_id=state.server_id, outcome="impossible", detail=BY_CALLBACK

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from ..events.subjects import TimerKind
 from .task_state import Ended, Held, Processing, TaskState, Unknown, Waiting
 
@@ -13,6 +15,8 @@ def timers_over(before: TaskState, after: TaskState) -> list[TimerKind]:
     """
     kinds: list[TimerKind] = []
     match before:
+        case Processing(lease=timedelta(), facts=facts) if _is_unreported(after, facts.attempt):
+            pass  # by then its puller has said that it stopped, or it is reported that it has not
         case Processing(accepted=True, facts=facts):
             if not isinstance(after, Processing) or after.facts.attempt != facts.attempt:
                 kinds.append("deadline")
@@ -23,6 +27,11 @@ def timers_over(before: TaskState, after: TaskState) -> list[TimerKind]:
     if _waits_for_busy(before) and not _waits_for_busy(after):
         kinds.append("busy")
     return kinds
+
+
+def _is_unreported(after: TaskState, attempt: int) -> bool:
+    """Return True if a task was cancelled during an attempt, and nothing says what became of that."""
+    return isinstance(after, Ended) and after.unreported == attempt
 
 
 def _waits_for_busy(state: TaskState) -> bool:

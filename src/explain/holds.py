@@ -236,6 +236,7 @@ def _have(number: int) -> str:
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "able": ("has a free slot", "have free slots"),
+    "unasked": ("has no puller that asks now", "have no pullers that ask now"),
     "standby": ("is on standby for a larger backlog", "are on standby for a larger backlog"),
     "at-limit": ("runs as many tasks as it takes", "run as many tasks as they take"),
     "busy": ("has said that it is busy", "have said that they are busy"),
@@ -249,7 +250,7 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
     "other-types": ("does not serve its type", "do not serve its type"),
 }
 """Each verdict in words, for one server and for several; those closest to a start first."""
-BUSY: frozenset[Verdict] = frozenset({"standby", "at-limit", "busy", "circuit-half-open"})
+BUSY: frozenset[Verdict] = frozenset({"standby", "unasked", "at-limit", "busy", "circuit-half-open"})
 """Verdicts that end when other tasks end, or without anyone's action."""
 UNFIT: frozenset[Verdict] = frozenset({"model-missing", "label-missing", "other-types"})
 """Verdicts that only another registration or another model ends."""
@@ -428,6 +429,9 @@ def _busy(view: TaskView, since: datetime, servers: Sequence[Considered], now: d
             text = f"{servers_text} could take it, {all_of_them}{at}"
         else:
             text += f" ({at})"
+    unasked = [server for server in servers if server.verdict == "unasked"]
+    if busy.keys() == {"unasked"}:
+        text = unasked[0].text.replace(" of it ", " ", 1) if len(unasked) == 1 else in_words(busy)
     if said_so and not counts["at-limit"]:
         release = "a busy server takes tasks again; " + _next_try(data["until"], now)
         if view.busy_until is not None:
@@ -436,6 +440,8 @@ def _busy(view: TaskView, since: datetime, servers: Sequence[Considered], now: d
         release = "one of those ends a task"
     elif counts["circuit-half-open"]:
         release = "the trial has succeeded"
+    elif counts["unasked"]:
+        release = "a puller asks for a task"
     else:
         release = "more tasks wait, or one has waited for long enough"
     return Hold(kind="server-busy", since=since, text=text, release=release, data=data)

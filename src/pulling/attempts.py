@@ -23,7 +23,7 @@ from ..backends.dialects.dialect import Ending, Update
 from ..clock import jitter, utc_now
 from ..commands.commands import Commands
 from ..commands.handler import Known
-from ..commands.task_commands import FailAttempt, Reporter, RequeueTask, ReturnAttempt
+from ..commands.task_commands import FailAttempt, ReportCancel, Reporter, RequeueTask, ReturnAttempt
 from ..commands.task_state import Processing, TaskState, Waiting
 from ..errors import NotFound, Refused, StoreUnavailable
 from ..events.envelope import Actor, Stored
@@ -237,7 +237,7 @@ class PulledAttempts:
                 known=attempt.known,
             )
         except Refused:
-            return _gone(await self._load(attempt.key))
+            return await self._refused(await self._load(attempt.key), cause)
         await self._is_over(attempt)
         return AttemptAnswer(standing="recorded")
 
@@ -247,14 +247,14 @@ class PulledAttempts:
         """Fail an attempt; its task is tried again if it has attempts left. Raises StoreUnavailable."""
         ref = attempt.key.ref
         if attempt.running is None:
-            return _closed(attempt, AttemptFailed, TaskFailed)
+            return await self._closed(attempt, cause, AttemptFailed, TaskFailed)
         await self._reports.flush(ref)
         command = FailAttempt(
             attempt=attempt.key.attempt, kind="error", error=error, jitter=jitter(), retry_after=retry_after
         )
         handled = await self._commands.task(ref, command, by=attempt.by, cause=cause)
         if not handled.appended:
-            return _closed(await self._load(attempt.key), AttemptFailed, TaskFailed)
+            return await self._closed(await self._load(attempt.key), cause, AttemptFailed, TaskFailed)
         state = handled.known.state
         if isinstance(state, Waiting) and state.not_before is not None:
             await self._timers.queue_task(ref, state.facts.pool, state.facts.priority, state.not_before)
@@ -268,19 +268,40 @@ class PulledAttempts:
         """
         ref, state = attempt.key.ref, attempt.running
         if state is None:
-            return _closed(attempt, AttemptReturned)
+            return await self._closed(attempt, cause, AttemptReturned)
         await self._reports.flush(ref)
         if state.facts.unserved_since is None:
             await self._timers.watch_busy_wait(ref, utc_now() + state.facts.policy.busy_for)
         command = ReturnAttempt(attempt=attempt.key.attempt, reason=reason, kind="busy")
         handled = await self._commands.task(ref, command, by=attempt.by, cause=cause)
         if not handled.appended:
-            return _closed(await self._load(attempt.key), AttemptReturned)
+            return await self._closed(await self._load(attempt.key), cause, AttemptReturned)
         if isinstance(handled.known.state, Waiting):
             requeue = RequeueTask(reason=f"its puller returned it: {reason}")
             await self._commands.task(ref, requeue, by=attempt.by, cause=cause, known=handled.known)
         await self._is_over(attempt)
         return AttemptAnswer(standing="recorded")
+
+    async def confirm_stop(self, attempt: PulledAttempt, cause: str = "") -> None:
+        """Record that the puller of an attempt whose task was cancelled has stopped. Otherwise do nothing.
+
+        Raises StoreUnavailable.
+        """
+        stop = ReportCancel(attempt=attempt.key.attempt, outcome="confirmed", detail="its puller has stopped")
+        with contextlib.suppress(Refused):
+            await self._commands.task(attempt.key.ref, stop, by=attempt.by, cause=cause)
+
+    async def _closed(self, attempt: PulledAttempt, cause: str, *kinds: type[TaskEvent]) -> AttemptAnswer:
+        """Return the answer to the end of an attempt that is over: it is recorded if it had been sent before."""
+        if attempt.ended_by(*kinds):
+            return AttemptAnswer(standing="recorded")
+        return await self._refused(attempt, cause)
+
+    async def _refused(self, attempt: PulledAttempt, cause: str) -> AttemptAnswer:
+        """Return the answer to the end of an attempt that was over: its puller has stopped."""
+        if attempt.is_cancelled:
+            await self.confirm_stop(attempt, cause)
+        return _gone(attempt)
 
     async def stopped(
         self, server_id: str, attempt_ids: Iterable[str], wait_seconds: float, gone: asyncio.Future[None]
@@ -362,8 +383,3 @@ class PulledAttempts:
 
 def _gone(attempt: PulledAttempt) -> AttemptAnswer:
     return AttemptAnswer(standing="gone", cancelled=attempt.is_cancelled)
-
-
-def _closed(attempt: PulledAttempt, *kinds: type[TaskEvent]) -> AttemptAnswer:
-    """Return the answer to a report on an attempt that is over: it is recorded if it had been sent before."""
-    return AttemptAnswer(standing="recorded") if attempt.ended_by(*kinds) else _gone(attempt)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct, field
 
+from ..events.envelope import NULL
 from ..events.server import ServerRegistered
 
 MOST_ASKS = 5_000
@@ -45,8 +46,8 @@ class HandedInput(Struct, frozen=True, kw_only=True):
     """What a task consists of: in the message, or in an object if it is too large for one."""
 
     payload: Raw
-    parents: Raw | None = None
-    """The results of the tasks that it depends on, as pushed servers get them."""
+    parents: Raw = NULL
+    """The results of the tasks that it depends on, as pushed servers get them; null: it depends on none."""
 
 
 class HandOver(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,6 +81,8 @@ class AskReport(Struct, frozen=True, kw_only=True):
 
     asks: int
     wants: int
+    asked_seconds_ago: float | None = None
+    """When a puller asked last; None: not since this worker dispatches to the server."""
 
 
 class OpenAsk(Struct):
@@ -110,6 +113,7 @@ class OpenAsks:
 
     def __init__(self) -> None:
         self._asks: dict[str, OpenAsk] = {}
+        self._asked_at: float | None = None
 
     def __len__(self) -> int:
         return len(self._asks)
@@ -124,6 +128,7 @@ class OpenAsks:
         ask = self._asks.get(message.id)
         if message.wants <= 0:
             return self._end(ask)
+        self._asked_at = now
         if ask is None:
             if len(self._asks) >= MOST_ASKS:
                 return False
@@ -189,9 +194,10 @@ class OpenAsks:
                 asked.update(ask.types if not server.types else set(ask.types) & set(server.types))
         return tuple(sorted(asked)) or server.types
 
-    @property
-    def report(self) -> AskReport:
-        return AskReport(asks=len(self._asks), wants=self.wanted)
+    def report(self, now: float) -> AskReport:
+        """Return how many asks there are."""
+        ago = None if self._asked_at is None else now - self._asked_at
+        return AskReport(asks=len(self._asks), wants=self.wanted, asked_seconds_ago=ago)
 
     def _end(self, ask: OpenAsk | None) -> bool:
         if ask is None:

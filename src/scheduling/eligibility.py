@@ -30,6 +30,7 @@ Verdict: TypeAlias = Literal[
     "circuit-half-open",  # one attempt probes whether it has recovered
     "busy",  # it said so, and has taken no task since
     "at-limit",  # runs `maxConcurrent` tasks, or as many as it takes
+    "unasked",  # it is pulled, and none of its pullers asks for a task
     "standby",  # an overflow server whose bounds are not reached
 ]
 
@@ -48,6 +49,10 @@ class Standing(NamedTuple):
     """UTC. When a busy server gets its next task, at the earliest."""
     limit: int | None = None
     """How many tasks it takes at a time, by its busy answers; None: as many as registered."""
+    open_asks: int | None = None
+    """Of a pulled server: requests of its pullers that are open; None: it is pushed, or that is not known."""
+    unasked_for: timedelta | None = None
+    """How long ago a puller asked last; None: not known."""
 
 
 class Considered(Struct, frozen=True, kw_only=True):
@@ -177,6 +182,10 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
         return verdict("at-limit", f"runs {running} tasks, and said that it was busy when sent more; {registered}")
     if standing.stands_by:
         return verdict("standby", "helps out only when more tasks wait, or wait for longer")
+    if standing.open_asks == 0:
+        if standing.unasked_for is None:
+            return verdict("unasked", "no puller of it asks for a task now")
+        return verdict("unasked", f"no puller of it has asked for {standing.unasked_for.total_seconds():.0f} s")
     load = (
         f"runs {running} of at most {settings.max_concurrent} tasks" if running is not None else "may have a free slot"
     )

@@ -605,6 +605,20 @@ def test_an_attempt_that_was_dealt_with_is_not_handed_back(state: Given) -> None
 # Cancel
 
 
+def test_a_puller_of_a_cancelled_attempt_says_itself_what_became_of_it() -> None:
+    pulled = running(AttemptAccepted(attempt=1, lease=timedelta(seconds=60)))
+
+    pulled.when(CancelTask(reason="no")).then(TaskCancelled(attempt=1, server_id="s1", reason="no")).is_quiet()
+
+
+def test_a_pulled_attempt_is_due_with_its_lease_but_not_after_its_deadline() -> None:
+    state = running(AttemptAccepted(attempt=1, lease=timedelta(seconds=60))).state
+    assert isinstance(state, Processing)
+
+    assert state.due_at(state.deadline - timedelta(seconds=90)) == state.deadline - timedelta(seconds=30)
+    assert state.due_at(state.deadline - timedelta(seconds=5)) == state.deadline
+
+
 @pytest.mark.parametrize("state", [waiting, retrying])
 def test_a_waiting_task_is_cancelled_without_an_attempt(state: Given) -> None:
     state.when(CancelTask(reason="no")).then(TaskCancelled(attempt=0, server_id="", reason="no")).is_quiet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
@@ -15,6 +16,7 @@ from .support import attempt_failed, cancelled, failed, recorded, returned, star
 
 SUBMITTED = [submitted()]
 STARTED = [*SUBMITTED, started(1)]
+PULLED = [*STARTED, AttemptAccepted(attempt=1, lease=timedelta(seconds=60))]
 ACCEPTED = [*STARTED, AttemptAccepted(attempt=1)]
 FAILED_ONCE = [*STARTED, attempt_failed(1)]
 BUSY = [*STARTED, turned_away(1)]
@@ -42,6 +44,9 @@ def state_after(events: Sequence[Event]) -> TaskState:
         pytest.param(ACCEPTED, failed(1), ["deadline"], id="an accepted attempt fails for good"),
         pytest.param(ACCEPTED, attempt_failed(1), ["deadline"], id="an accepted attempt fails"),
         pytest.param(ACCEPTED, cancelled(1), ["deadline"], id="an accepted attempt is cancelled"),
+        pytest.param(PULLED, succeeded(1), ["deadline"], id="a pulled attempt succeeds"),
+        pytest.param(PULLED, attempt_failed(1), ["deadline"], id="a pulled attempt fails"),
+        pytest.param(PULLED, cancelled(1), [], id="cancelled: the lease is left for its puller to say that it stopped"),
         pytest.param(FAILED_ONCE, started(2), [], id="a retry starts: its timer has fired"),
         pytest.param(FAILED_ONCE, QUEUED, [], id="a retry is queued again: it had no timer"),
         pytest.param(FAILED_ONCE, cancelled(0), ["retry"], id="cancelled before its retry"),

@@ -60,6 +60,8 @@ CASES: list[tuple[str, str, Standing]] = [
     ("circuit-open", "kept failing", Standing(server(circuit=OPEN))),
     ("circuit-half-open", "one is out", Standing(server(circuit=CircuitIsHalfOpen(failures=1)))),
     ("at-limit", "runs 2 of at most 2", Standing(server(), running=2)),
+    ("unasked", "no puller of it asks for a task now", Standing(server(), open_asks=0)),
+    ("unasked", "asked for 40 s", Standing(server(), open_asks=0, unasked_for=timedelta(seconds=40))),
     ("standby", "only when more tasks wait", Standing(server(), running=0, stands_by=True)),
 ]
 

@@ -25,6 +25,7 @@ from taskstream.events.server import (
 )
 from taskstream.projections.heartbeats import BusyServer
 from taskstream.runtime import metrics
+from taskstream.scheduling.asks import AskMessage
 from taskstream.workers.fleet import slots as slots_module
 from taskstream.workers.fleet.capacity import Capacity, ServerCapacity, policy
 from taskstream.workers.fleet.slots import Slots
@@ -600,3 +601,38 @@ def test_a_server_taken_back_begins_with_a_clean_sheet(worker: Worker) -> None:
 
     assert worker.slots.running("s1") == 1
     assert worker.has_room()
+
+
+def test_a_pulled_server_has_as_many_free_slots_as_its_pullers_ask_for(worker: Worker) -> None:
+    worker.happens(registered("s1", predict_url="", mode="pull", max_concurrent=2))
+    worker.happens(ServerWentOnline(server_id="s1", reason=""))
+    worker.slots.add("s1", [])
+    ask = AskMessage(id="a", wants=3, lives_seconds=6.0)
+    assert (worker.slots.free("default"), worker.slots.choose("clip")) == (0, None)
+
+    worker.slots.ask("s1", ask, "inbox")
+
+    assert (worker.slots.free("default"), worker.slots.choose("clip")) == (2, "s1")
+    taken = worker.slots.reserve_ask("s1", "clip", {})
+    assert taken is not None
+    worker.slots.begin("s1", TASKS[0])
+    assert worker.slots.free("default") == 1
+    worker.slots.end_ask("s1", taken, "unused")
+    worker.slots.withdraw("s1", TASKS[0])
+    assert worker.slots.free("default") == 2
+    worker.elapsed += 7
+    worker.slots.forget_silent_asks()
+    assert (worker.slots.free("default"), worker.slots.choose("clip")) == (0, None)
+
+
+def test_a_task_is_not_sent_to_a_pulled_server_of_which_nobody_asks_for_its_type(worker: Worker) -> None:
+    worker.happens(registered("s1", predict_url="", mode="pull", types=("clip", "resize")))
+    worker.happens(ServerWentOnline(server_id="s1", reason=""))
+    worker.slots.add("s1", [])
+
+    worker.slots.ask("s1", AskMessage(id="a", wants=1, lives_seconds=6.0, types=("resize",)), "inbox")
+    worker.slots.ask("s1", AskMessage(id="b", wants=1, lives_seconds=6.0, labels={}), "inbox")
+
+    assert worker.slots.choose("resize") == "s1"
+    assert worker.slots.choose("clip", require={"gpu": "a100"}) is None
+    assert worker.slots.choose("clip") == "s1"

@@ -42,6 +42,7 @@ from ...explain.holds import (
 )
 from ...instants import milliseconds
 from ...projections.task_view import TaskView, fold
+from ...scheduling.asks import AskReport
 from ...scheduling.eligibility import (
     Considered,
     Standing,
@@ -234,10 +235,11 @@ async def consider_servers(container: Container, view: TaskView, owner: str) -> 
     running = await container.lists.running([server.server_id for server in fitting], user=owner)
     on_standby = await _on_standby(container, fitting, running)
     busy = await container.heartbeats.all_busy()
+    asks = await container.pull_requests.reports(each.server_id for each in fitting if each.settings.is_pulled)
     standings = []
     for server in servers:
         name = server_token(server.server_id)
-        assumed = busy.get(name)
+        assumed, asked = busy.get(name), asks.get(server.server_id)
         standings.append(
             Standing(
                 server,
@@ -246,10 +248,19 @@ async def consider_servers(container: Container, view: TaskView, owner: str) -> 
                 busy_since=assumed.since if assumed else None,
                 next_try_at=assumed.next_try_at if assumed else None,
                 limit=assumed.limit if assumed else None,
+                open_asks=asked.wants if asked else None,
+                unasked_for=_ago(asked),
             )
         )
     removed = (considered_removed(server, view.task_type, require) for server in container.fleet.removed())
     return [*considered(view.task_type, require, standings), *filter(None, removed)]
+
+
+def _ago(asked: AskReport | None) -> timedelta | None:
+    """Return how long ago a puller asked last; None: not known."""
+    if asked is None or asked.asked_seconds_ago is None:
+        return None
+    return timedelta(seconds=asked.asked_seconds_ago)
 
 
 async def _on_standby(container: Container, servers: Sequence[Present], running: Mapping[str, int]) -> set[str]:

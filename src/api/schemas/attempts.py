@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from ...events.envelope import NULL
 from ...instants import milliseconds
 from ...pulling.attempts import AttemptAnswer
 from ...pulling.requests import Taken, TakenAttempt
@@ -174,7 +175,7 @@ def _pulled_task(taken: TakenAttempt) -> PulledTask:
             base_url=model.base_url or None,
             key=model.key,
         ),
-        parents=UNSET if given.input.parents is None else given.input.parents,
+        parents=UNSET if given.input.parents == NULL else given.input.parents,
         trace=given.trace,
     )
 

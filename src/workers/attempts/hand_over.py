@@ -21,6 +21,7 @@ from ...backends.dialects.dialect import Accepted, Call
 from ...clock import unique_id
 from ...container import Container
 from ...errors import OutcomeUnknown, StoreError, StoreUnavailable
+from ...events.envelope import NULL
 from ...events.ids import TaskRef
 from ...instants import milliseconds
 from ...scheduling.asks import GONE, HandedInput, HandedModel, HandOver, OpenAsk, encode
@@ -80,9 +81,9 @@ class HandOvers:
     async def _message(self, ref: TaskRef, call: Call) -> tuple[HandOver, str]:
         """Return the message that hands an attempt over, and the name of the object with its input, if it needs one."""
         given = HandedInput(
-            payload=call.payload, parents=None if call.parents is None else Raw(msgspec.json.encode(call.parents))
+            payload=call.payload, parents=NULL if call.parents is None else Raw(msgspec.json.encode(call.parents))
         )
-        size = len(given.payload) + len(given.parents or b"")
+        size = len(given.payload) + len(given.parents)
         name = ""
         if size > self._connection.max_payload - OTHER_BYTES:
             name = f"{ref.owner}.{ref.unique}.{unique_id()}{HANDED}"

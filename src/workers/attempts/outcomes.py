@@ -18,7 +18,7 @@ from ...clock import jitter, utc_now
 from ...commands.handler import PATIENCE_SECONDS, Known
 from ...commands.task import BY_CALLBACK
 from ...commands.task_commands import AcceptAttempt, EndBusyWait, FailAttempt, ReportCancel, Reporter, ReturnAttempt
-from ...commands.task_state import Processing, TaskState, Waiting
+from ...commands.task_state import Ended, Processing, TaskState, Waiting
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
@@ -65,6 +65,7 @@ async def fail_attempt(
     await set_retry(container.timers, ref, handled.known.state)
 
 
+NOT_ACKNOWLEDGED = "its puller is told when it renews or asks; it has not said that it stopped"
 EARLY = timedelta(milliseconds=250)
 """How early a timer may fire, by another machine's clock."""
 LATE = timedelta(seconds=5)
@@ -74,11 +75,15 @@ LATE = timedelta(seconds=5)
 async def end_if_due(container: Container, ref: TaskRef, due: AttemptDue, *, by: Actor) -> None:
     """Fail an accepted attempt whose deadline has passed, or whose puller did not renew its lease.
 
-    Does nothing to an attempt that has ended. A lease that ran out while this service was down is given once more, so
+    If its task was cancelled, record that its puller has not said that it stopped. Does nothing to any other attempt
+    that has ended. A lease that ran out while this service was down is given once more, so
     that its puller can renew it. Raises Refused.
     """
     known = await container.commands.tasks.load(ref)
     state, now = known.state, utc_now()
+    if isinstance(state, Ended) and state.unreported == due.attempt:
+        told = ReportCancel(attempt=due.attempt, outcome="requested", detail=NOT_ACKNOWLEDGED)
+        await container.commands.task(ref, told, by=by, known=known)
     if not isinstance(state, Processing) or state.facts.attempt != due.attempt:
         return
     failure = DEADLINE_PASSED
@@ -245,7 +250,7 @@ class Outcomes:
         state = (await self._commands.tasks.load(ref)).state
         if isinstance(state, Processing) and state.accepted:
             await self._container.timers.watch_deadline(ref, state.facts.attempt, state.due_at(utc_now()))
-        else:
+        elif not (isinstance(state, Ended) and state.unreported):
             await self._container.timers.cancel("deadline", ref)
 
 

@@ -54,6 +54,8 @@ log = structlog.get_logger(__name__)
 WARNING_SECONDS = 60.0
 KEY_PAUSE_FACTOR = 4
 """How much longer a task pauses whose model key does not open than one without a server: 0.2 s, then up to 32 s."""
+PULLED = CancelReport("requested", "a puller may have got it at that moment; it is told when it renews or asks")
+"""What became of an attempt whose task was cancelled while it was handed over."""
 UNSENT_PAUSE = timedelta(seconds=1)
 """Delay before a task is tried again that could not be sent: this process lacks descriptors or memory."""
 
@@ -351,7 +353,7 @@ class AttemptRunner:
             return await exchanges.run()
         except asyncio.CancelledError:
             if under_way.calling is None:
-                under_way.cancel_report = exchanges.cancelled or LOST_CALL
+                under_way.cancel_report = PULLED if server.settings.is_pulled else exchanges.cancelled or LOST_CALL
                 return None
             raise  # this attempt was cancelled, not only its call
         finally:

@@ -21,6 +21,7 @@ from ...backends.dialects.dialect import Probe
 from ...clock import jitter, utc_now
 from ...commands.server import (
     MISCONFIGURED,
+    PULLERS_ALIVE,
     ForgetServer,
     MarkOffline,
     MarkOnline,
@@ -199,7 +200,7 @@ class Health:
             self._keys.warn(server.server_id, str(error))
             return Probe(well=False, reason=str(error))
         if not is_checked(server.settings):
-            return self._by_heartbeat(await self._heartbeats.get(server.server_id))
+            return self._by_heartbeat(server, await self._heartbeats.get(server.server_id))
         # An offline server is probed once a check; retries are for servers that were online.
         needs_key = dialect_of(server.settings).health_needs_key(server.settings)
         tries = 1 + (self._settings.health_retries if server.online else 0)
@@ -220,13 +221,14 @@ class Health:
             return False
         return _age(heartbeat.unasked_at) < self._settings.heartbeat_ttl / 2
 
-    def _by_heartbeat(self, heartbeat: Heartbeat | None) -> Probe:
+    def _by_heartbeat(self, server: Present, heartbeat: Heartbeat | None) -> Probe:
+        what = "no puller has asked or renewed" if server.settings.is_pulled else "no sign of life"
         if heartbeat is None:
-            return Probe(well=False, reason="no sign of life yet")
+            return Probe(well=False, reason=f"{what} yet")
         seconds = _age(heartbeat.seen_at)
         if seconds < self._settings.heartbeat_ttl:
-            return Probe(well=True, reason="heartbeat")
-        return Probe(well=False, reason=f"no sign of life for {seconds:.0f} s")
+            return Probe(well=True, reason=PULLERS_ALIVE if server.settings.is_pulled else "heartbeat")
+        return Probe(well=False, reason=f"{what} for {seconds:.0f} s")
 
     async def _record(self, server: Present, probe: Probe) -> None:
         server_id = server.server_id

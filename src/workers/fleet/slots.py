@@ -345,7 +345,7 @@ class Slots:
     def ask_report(self, server_id: str) -> AskReport | None:
         """Return how many requests of a server's pullers are open; None if the server is not assigned here."""
         load = self._of_server.get(server_id)
-        return load.asks.report if load else None
+        return load.asks.report(time.monotonic()) if load else None
 
     def reserve_ask(self, server_id: str, task_type: str, require: Mapping[str, str]) -> OpenAsk | None:
         """Take an open request for a task that starts on a pulled server; None: none is open for it."""
