@@ -20,7 +20,7 @@ class Asked(NamedTuple):
 
 
 class Program(HttpServer):
-    """Answers 404 except for the paths in `answers`: JSON with a 200, a status, or None for silence."""
+    """Answers 404 except for the paths in `answers`: JSON with a 200, a status, a handler, or None for silence."""
 
     def __init__(self, **answers: Any) -> None:
         super().__init__()
@@ -40,4 +40,6 @@ class Program(HttpServer):
         if callable(answer):
             found: web.StreamResponse = await answer(request)
             return found
+        if isinstance(answer, bytes):
+            return web.Response(body=answer, content_type="application/json")
         return web.Response(status=answer) if isinstance(answer, int) else web.json_response(answer)

@@ -86,12 +86,18 @@ async def read_registration(request: ApiRequest, max_depth: int) -> tuple[Regist
     """
     body = (await read_body(request)).strip() or b"{}"
     given = parse_json_object(body, max_depth)
-    settings = {name: value for name, value in given.items() if name not in PRESENT_STATE}
-    if settings.get("preset") is not None:
-        settings = expanded(settings, _preset(settings["preset"]))
+    settings = whole_registration(given)
     if settings != given:
         body = msgspec.json.encode(settings)
     return decoded_as(body, RegisterBody, max_depth), frozenset(settings)
+
+
+def whole_registration(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a registration without a server's present state, and with its preset expanded. Raises InvalidInput."""
+    settings = {name: value for name, value in given.items() if name not in PRESENT_STATE}
+    if settings.get("preset") is not None:
+        settings = expanded(settings, _preset(settings["preset"]))
+    return settings
 
 
 async def register(container: Container, body: RegisterBody, given: Collection[str], signed: Origin) -> list[str]:

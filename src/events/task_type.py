@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal, TypeAlias
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from .envelope import NULL, Event
 from .limits import Limits
@@ -16,6 +16,14 @@ OnConflict: TypeAlias = Literal["wait", "replace", "refuse"]
 
 Accepts: TypeAlias = Literal["any", "json"]
 """What a server may answer with status 2xx: JSON only, or also text, a file, or nothing."""
+
+
+class SchemaSource(Struct, frozen=True, kw_only=True):
+    """Where the schema of a type was taken from, once: later changes there are not followed."""
+
+    server_id: str
+    url: str
+    """Of the description of the server's model."""
 
 
 class TypeDefined(Event, frozen=True, kw_only=True):
@@ -44,6 +52,8 @@ class TypeDefined(Event, frozen=True, kw_only=True):
     """Paths of the payload that lists may be filtered by: `$.customer`."""
     dialect: str = ""
     """Name of the wire format of servers that name none of their own; empty: `taskstream`."""
+    schema_source: SchemaSource | None = None
+    """None: an admin wrote the schema, or there is none."""
 
 
 class TypeDeleted(Event, frozen=True, kw_only=True):

@@ -180,6 +180,18 @@ async def test_a_registration_can_be_tried_before_it_is_made(api: Service, progr
     assert (await api.admin.get("/api/servers/s1")).status == 404
 
 
+async def test_a_preset_of_a_registration_is_tried_as_it_would_be_registered(api: Service, program: Program) -> None:
+    program.answers["/v1/models/iris:predict"] = {"predictions": [1]}
+    server = registration(program, preset="kserve-v1")
+    server["endpoints"]["predict"] = f"{program.base_url}/v1/models/iris:predict"
+
+    found = await api.admin.done("POST", "/api/servers/try", {"server": server, "payload": {"instances": [1]}})
+    unknown = await api.admin.refusal("POST", "/api/servers/try", {"server": server | {"preset": "x"}, "payload": 1})
+
+    assert (found["dialect"], found["verdict"]["result"]["data"]) == ("bare", [1])
+    assert unknown == (400, "$.server.preset")
+
+
 async def test_an_address_that_the_egress_rules_refuse_is_not_called(guarded: Service, program: Program) -> None:
     body = {"server": registration(program), "payload": 1}
 

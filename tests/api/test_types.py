@@ -18,6 +18,7 @@ from testkit.service import Service
 
 RESIZE = {
     "schema": {"type": "object", "required": ["url"]},
+    "schemaFrom": None,
     "attempts": 5,
     "backoffBase": 0.5,
     "backoffCap": 60,

@@ -138,6 +138,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "accepts": "any",
         "indexed": (),
         "dialect": "",
+        "schema_source": None,
     },
     task_type.TypePaused: {"reason": ""},
     task_type.TypeResumed: {"reason": ""},

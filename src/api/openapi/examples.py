@@ -182,6 +182,9 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
     },
     "ReasonBody": {"reason": Example(summary="With a reason", value={"reason": "submitted by mistake"})},
     "TypeBody": {
+        "from": Example(
+            summary="The schema of a registered server's model", value={"schemaFrom": {"server": "kserve-1"}}
+        ),
         "resize": Example(
             summary="A type with a schema for its payload",
             value={

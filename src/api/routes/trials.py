@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
+
 from ...container import Container
 from ...errors import InvalidInput
 from ...events.server import ServerRegistered
+from ...submission.body import parse_json_object
 from ..auth.access import ApiRequest
-from ..bodies import read_as
+from ..bodies import decoded_as, read_as, read_body
 from ..middleware import MAY_TAKE_LONG
 from ..parameters import ServerId
 from ..routing import RouteHandler, Routes
 from ..schemas.trials import TryAnswer, TryBody, TryUnregisteredBody
-from ..server_registration import find_server, read_settings
+from ..server_registration import find_server, read_settings, whole_registration
 from ..server_trials import Trials, try_server
 
 
@@ -44,7 +47,14 @@ def trial_routes(container: Container) -> list[RouteHandler]:
     @routes.post("/try", "Try a registration", "The call, and what it means", body=TryUnregisteredBody, fails=[409])
     async def try_unregistered(request: ApiRequest) -> TryAnswer:
         """Call a server once that is not registered: `server` is the body that would register it."""
-        body = await read_as(request, TryUnregisteredBody, depth)
+        given = parse_json_object((await read_body(request)).strip() or b"{}", depth)
+        try:
+            if isinstance(server := given.get("server"), dict):
+                given["server"] = whole_registration(server)
+            body = decoded_as(msgspec.json.encode(given), TryUnregisteredBody, depth)
+        except InvalidInput as error:
+            at_preset = error.path == "$.preset"
+            raise InvalidInput(error.detail, "$.server.preset" if at_preset else error.path) from None
         try:
             settings = await read_settings(container, body.server)
         except InvalidInput as error:

@@ -32,16 +32,21 @@ from ..schemas.owners import check_burst
 from ..schemas.pools import PauseAnswer, pause_info
 from ..schemas.shared import ReasonBody
 from ..schemas.types import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
+from ..server_schemas import schema_of_server
 
 
 async def define_type(container: Container, name: str, body: TypeBody, signed: Origin) -> TypeState:
     """Define a type or replace its settings, and return its new state. Raises InvalidInput."""
-    if body.schema is not None:
-        PayloadSchema(body.schema)
+    schema, source = body.schema, None
+    if body.schema_from is not None:
+        schema, source = await schema_of_server(container, body)
+    elif schema is not None:
+        PayloadSchema(schema)
     definition = TypeDefined(
         name=name,
         pool=body.pool if isinstance(body.pool, str) else _own_pool(name),
-        payload_schema=Raw(msgspec.json.encode(body.schema)) if body.schema is not None else NULL,
+        payload_schema=Raw(msgspec.json.encode(schema)) if schema is not None else NULL,
+        schema_source=source,
         attempts=body.attempts,
         backoff_base=_duration(body.backoff_base),
         backoff_cap=_duration(body.backoff_cap),
@@ -100,7 +105,8 @@ def type_routes(container: Container) -> list[RouteHandler]:
     async def put_type(request: ApiRequest, name: TypeNameInPath) -> TypeSummary:
         """Define a type, or replace its settings. Tasks already submitted keep their settings.
 
-        What the body leaves out gets its default, but a `pool` left out stays as it is.
+        What the body leaves out gets its default, but a `pool` left out stays as it is. `schemaFrom` asks a server for
+        the schema of its model's input; it is refused, with the reason, if the server gives none that can be used.
         """
         _check_name(name)
         body = await read_as(request, TypeBody, depth)

@@ -11,7 +11,7 @@ from ...events.limits import NO_LIMITS
 from ...events.task import BUSY_FOR, Priority
 from ...events.task_type import Accepts, OnConflict, TypeDefined
 from ...settings import Concurrency, PerSecond, Settings
-from ...wire.fields import INDEXED_PATTERN, POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds
+from ...wire.fields import INDEXED_PATTERN, POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds, ServerName
 from .dialects import DialectName
 from .pools import PauseInfo, pause_info
 from .shared import Page
@@ -21,11 +21,20 @@ PoolName = Annotated[str, Meta(min_length=1, max_length=32, pattern=POOL_NAME_PA
 IndexedPath = Annotated[str, Meta(pattern=INDEXED_PATTERN)]
 
 
+class SchemaFrom(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A server whose model says what its input is."""
+
+    server: ServerName
+    """A registered server of the dialect `cog`, `oip` or `bare`."""
+
+
 class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """Settings of a task type; absent ones come from the service's settings."""
 
     schema: dict[str, Any] | None = None
     """JSON Schema that every payload of the type must satisfy."""
+    schema_from: SchemaFrom | None = None
+    """Instead of `schema`: the schema is asked of a server now, and stored. Later changes there are not followed."""
     attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
     """Largest number of attempts, the first included."""
     backoff_base: DurationSeconds | None = None
@@ -68,6 +77,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """False for `default` until an admin sets it."""
     schema: Any
     """JSON Schema of its payloads; null: any payload."""
+    schema_from: SchemaFrom | None
+    """The server that its schema was taken from; null: an admin wrote it, or there is none."""
     attempts: int
     backoff_base: float
     backoff_cap: float
@@ -114,10 +125,12 @@ class TypeDone(Struct, kw_only=True):
 def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary:
     own = state.definition or TypeDefined(name=name, pool=DEFAULT_POOL)
     limits = own.limits or NO_LIMITS
+    source = own.schema_source
     return TypeSummary(
         name=name,
         defined=state.definition is not None,
         schema=own.payload_schema,
+        schema_from=SchemaFrom(server=source.server_id) if source else None,
         attempts=own.attempts or settings.attempts,
         backoff_base=own.backoff_base.total_seconds() if own.backoff_base else settings.retry_base,
         backoff_cap=own.backoff_cap.total_seconds() if own.backoff_cap else settings.retry_cap,
