@@ -73,6 +73,17 @@ class Ollama(ModelServer):
         self.breaks_with = ""
         """An error in the middle of the stream."""
 
+    def routes(self, app: web.Application) -> None:
+        super().routes(app)
+        app.router.add_get("/api/version", self._version)
+        app.router.add_get("/api/tags", self._tags)
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": "0.9.1"})
+
+    async def _tags(self, _: web.Request) -> web.Response:
+        return web.json_response({"models": [{"name": "m"}]})
+
     def line(self, text: str, **more: Any) -> dict[str, Any]:
         return {"model": "m", "message": {"role": "assistant", "content": text}, "done": False, **more}
 

@@ -10,8 +10,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import astuple, replace
 
+from ..backends.call_headers import is_in_use
 from ..backends.dialects import dialect_of
 from ..backends.dialects.oip import Oip, place_of
+from ..backends.exchange_body import ExchangeBody
+from ..backends.exchange_form import check_exchange, stored_exchange
 from ..backends.presets import Preset, expanded, presets
 from ..clock import utc_now
 from ..commands.handler import Handled
@@ -34,10 +37,7 @@ from ..wire.addresses import BadAddress
 from ..wire.validation_errors import nearest
 from .auth.access import ApiRequest, Origin
 from .bodies import decoded_as, read_body
-from .call_headers import is_in_use
-from .exchange_registration import check_exchange, stored_exchange
 from .schemas.dialects import read_server_dialect
-from .schemas.exchange import ExchangeBody
 from .schemas.servers import (
     PRESENT_STATE,
     Endpoints,

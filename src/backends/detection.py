@@ -14,6 +14,7 @@ from ..wire.connections import ALONE, ask
 from .connection_errors import describe, local_lack
 from .dialects import DIALECTS
 from .dialects.detection import Detection, Finding
+from .presets import exchange_of
 from .redaction import without_keys
 
 PROBE_SECONDS = 2.0
@@ -85,6 +86,7 @@ def dialect_detected(server: ServerRegistered, found: Detected) -> DialectDetect
         predict_url=server.predict_url,
         dialect=finding.dialect,
         preset=finding.preset,
+        exchange=exchange_of(finding.preset),
         program=finding.program,
         evidence=found.evidence,
     )

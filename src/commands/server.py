@@ -117,7 +117,7 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     @property
     def registered(self) -> ServerRegistered:
         """Its settings as they were registered."""
-        return self.settings if self.detected is None else replace(self.settings, dialect=AUTO)
+        return self.settings if self.detected is None else replace(self.settings, dialect=AUTO, exchange=None)
 
     @property
     def is_undetected(self) -> bool:
@@ -475,7 +475,12 @@ def record_dialect(command: RecordDialect, state: Present) -> Sequence[ServerEve
 
 
 def _same_finding(before: DialectDetected, after: DialectDetected) -> bool:
-    return (before.dialect, before.preset, before.program) == (after.dialect, after.preset, after.program)
+    return (before.dialect, before.preset, before.program, before.exchange) == (
+        after.dialect,
+        after.preset,
+        after.program,
+        after.exchange,
+    )
 
 
 def set_maintenance(command: SetMaintenance, state: Present) -> Sequence[ServerEvent]:
@@ -640,7 +645,7 @@ def _removed(before: Present | None, recorded: Recorded[ServerEvent], event: eve
 
 def with_dialect(registered: ServerRegistered, event: DialectDetected) -> ServerRegistered:
     """Return settings with what was detected."""
-    return replace(registered, dialect=event.dialect)
+    return replace(registered, dialect=event.dialect, exchange=event.exchange)
 
 
 def _same_place(before: ServerRegistered, after: ServerRegistered) -> bool:

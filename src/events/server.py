@@ -128,6 +128,8 @@ class DialectDetected(Event, frozen=True, kw_only=True):
     """Name of the preset that fits its program; empty: none."""
     program: str = ""
     """Its program, as it says."""
+    exchange: BareExchange | None = None
+    """Of that preset; it applies as if it were registered."""
     evidence: tuple[DetectionEvidence, ...] = ()
     """What was asked, in order, and what the answers had."""
 

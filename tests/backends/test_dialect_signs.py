@@ -18,6 +18,8 @@ from .recorded_answers import recorded_answers
 DIALECTS = ("bare", "cog", "oip", "openai")
 TEI = {"model_id": "b", "max_client_batch_size": 32}
 OLLAMA = {"/api/version": {"version": "0.9"}, "/api/tags": {"models": []}}
+COMFYUI = {"/system_stats": {"system": {"comfyui_version": "0.3"}}}
+GRADIO = {"/config": {"version": "5.1", "components": []}}
 LISTED = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm"}]}
 
 
@@ -47,7 +49,11 @@ def asked(answers: dict[str, Any], server: ServerRegistered | None = None) -> De
         ({"/info": TEI}, "/embed", "bare", "tei", "text-embeddings-inference"),
         ({"/info": TEI}, "/v1/embeddings", "openai", "", "text-embeddings-inference"),
         ({**OLLAMA, "/v1/models": LISTED}, "/", "openai", "", "Ollama"),
-        (OLLAMA, "/api/chat", "bare", "ollama", "Ollama"),
+        (OLLAMA, "/api/chat", "bare", "ollama-chat", "Ollama"),
+        (OLLAMA, "/api/generate", "bare", "ollama-generate", "Ollama"),
+        (OLLAMA, "/api/embed", "bare", "", "Ollama"),
+        (COMFYUI, "/api/prompt", "bare", "comfyui", "ComfyUI 0.3"),
+        (GRADIO, "/gradio_api/call/predict", "bare", "gradio-call", "Gradio 5.1"),
         ({"/sdapi/v1/cmd-flags": {"api": True}}, "/sdapi/v1/txt2img", "bare", "a1111", "Stable Diffusion web UI"),
         ({"/v1/models": LISTED}, "/v1/chat/completions", "openai", "", "vllm"),
         ({"/info": {**TEI, "max_best_of": 2}, "/v1/models": LISTED}, "/", "openai", "", "vllm"),
@@ -78,8 +84,8 @@ def test_recorded_programs_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("answers", "reason"),
     [
-        ({"/system_stats": {"system": {"comfyui_version": "0.3"}}}, "ComfyUI 0.3 was found"),
-        ({"/config": {"version": "5.1", "components": []}}, "Gradio 5.1 was found"),
+        (COMFYUI, "ComfyUI 0.3 was found, but `endpoints.predict` must be"),
+        (GRADIO, "Gradio 5.1 was found, but `endpoints.predict` must be"),
         ({"/v2": {"name": "kserve", "version": "1"}}, "names no model"),
         ({}, "none of the known signs: / (404), /v2 (404)"),
         (dict.fromkeys([probe.path for probe in PROBES], 401), "it refuses the API key, or needs one"),

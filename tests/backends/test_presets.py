@@ -14,7 +14,6 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from taskstream.api.exchange_registration import stored_exchange
 from taskstream.api.routes.presets import preset_info
 from taskstream.api.schemas.servers import RegisterBody
 from taskstream.backends import presets as package
@@ -22,6 +21,7 @@ from taskstream.backends.client import BackendClient
 from taskstream.backends.dialects import DIALECTS
 from taskstream.backends.dialects.dialect import Answer, Busy, Call, Completed, Failed, FailedByBackend, Update
 from taskstream.backends.egress import EgressPolicy
+from taskstream.backends.exchange_form import stored_exchange
 from taskstream.backends.exchanges import CancelReport
 from taskstream.backends.presets import expanded, presets
 from taskstream.events.server import ServerRegistered

@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 from msgspec import Raw
 
-from taskstream.api.exchange_registration import stored_exchange
 from taskstream.api.schemas.servers import Endpoints, RegisterBody
 from taskstream.backends.client import BackendClient
 from taskstream.backends.dialects import DIALECTS
 from taskstream.backends.dialects.dialect import Answer, Busy, Call, Completed, Failed, FailedByBackend, Update
 from taskstream.backends.egress import EgressPolicy
+from taskstream.backends.exchange_form import stored_exchange
 from taskstream.backends.presets import expanded, presets
 from taskstream.events.server import ServerRegistered
 from testkit.http_server import HttpServer

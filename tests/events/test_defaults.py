@@ -117,7 +117,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
     },
     server.HealthExpectation: {"status": (), "json": {}},
     server.DetectionEvidence: {"status": 0, "sign": ""},
-    server.DialectDetected: {"preset": "", "program": "", "evidence": ()},
+    server.DialectDetected: {"preset": "", "program": "", "exchange": None, "evidence": ()},
     server.ServerRemoved: {"is_kept": False},
     server.ServerRestored: {"api_key_id": ""},
     server.MaintenanceStarted: {"reason": ""},

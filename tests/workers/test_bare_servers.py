@@ -11,7 +11,7 @@ from aiohttp import web
 
 from testkit.jobs_server import Job, JobsServer, done_after, endless, failing
 from testkit.legality import check_history
-from testkit.model_servers import ModelServer
+from testkit.model_servers import ModelServer, Ollama
 from testkit.service import Service
 from testkit.waiting import wait_until
 
@@ -139,6 +139,20 @@ async def test_a_stream_is_output_as_it_comes_and_one_result(service: Service, m
     assert details["result"]["data"] == "Hello"
     output = [event["output"] for event in await service.alice.history(task_id) if event["type"] == "ProgressReported"]
     assert "".join(output) == "Hello"
+
+
+async def test_a_program_that_was_detected_is_called_as_its_preset_says(service: Service) -> None:
+    async with Ollama() as ollama:
+        await register_plain(service, ollama, dialect="auto")
+        await service.admin.call("PATCH", "/api/servers/plain", {"weight": 3})
+        shown = (await service.admin.get("/api/servers/plain")).body
+        task_id = await service.alice.submit({"payload": {"model": "m"}})
+        details = await service.alice.ended(task_id)
+
+    assert details["result"]["data"]["message"]["content"] == "Hello"
+    output = [event["output"] for event in await service.alice.history(task_id) if event["type"] == "ProgressReported"]
+    assert "".join(output) == "Hello"
+    assert (shown["dialect"], shown["dialectDetected"]["preset"], shown["exchange"]) == ("auto", "ollama-chat", None)
 
 
 # Jobs that are polled

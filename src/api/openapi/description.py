@@ -20,6 +20,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, Contact, License, Reference, SecurityScheme, Tag
 from msgspec import Struct
 
+from ...backends import exchange_body
 from ...events.task import TaskEvent
 from ...submission.batch_body import BatchItem
 from ...submission.body import Submission
@@ -30,11 +31,11 @@ from ..schemas import (
     batches,
     bulk,
     detection,
-    exchange,
     graphs,
     legacy_queue,
     owners,
     pools,
+    presets,
     schedules,
     servers,
     statistics,
@@ -61,15 +62,16 @@ logs. `Retry-After` of a 503 or 429 says when to retry.
 """
 SCHEMA_REF = "#/components/schemas/{name}"
 _MODULES = (
+    exchange_body,
     attempts,
     batches,
     bulk,
     detection,
-    exchange,
     graphs,
     legacy_queue,
     owners,
     pools,
+    presets,
     schedules,
     servers,
     statistics,

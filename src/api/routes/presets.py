@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
-import msgspec
-
-from ...backends.presets import Preset, expanded, presets
+from ...backends.exchange_body import shown_exchange
+from ...backends.presets import Preset, exchange_of, presets
 from ..auth.access import ApiRequest
-from ..exchange_registration import stored_exchange
 from ..routing import RouteHandler, Routes
-from ..schemas.exchange import ExchangeBody, PresetInfo, PresetList, shown_exchange
+from ..schemas.presets import PresetInfo, PresetList
 
 
 def preset_routes() -> list[RouteHandler]:
@@ -33,15 +31,14 @@ def _presets() -> PresetList:
 
 
 def preset_info(name: str, preset: Preset) -> PresetInfo:
-    """Return a preset as admins see it. Raises InvalidInput for one that no registration could name."""
-    server = expanded({}, preset)
-    exchange = msgspec.convert(server["exchange"], ExchangeBody) if "exchange" in server else None
+    """Return a preset as admins see it."""
+    exchange = exchange_of(name)
     return PresetInfo(
         name=name,
         title=preset.title,
         description=preset.description,
         unsupported=preset.unsupported,
-        dialect=server["dialect"],
-        exchange=shown_exchange(stored_exchange(exchange, "authorization")) if exchange is not None else None,
+        dialect=preset.server["dialect"],
+        exchange=shown_exchange(exchange) if exchange is not None else None,
         registration={**preset.example, "preset": name},
     )

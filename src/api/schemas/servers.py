@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ...backends.dialects import dialect_of
+from ...backends.exchange_body import ExchangeBody, shown_exchange
 from ...backends.presets import presets
 from ...commands.server import CircuitIsClosed, Present, Removed
 from ...errors import InvalidInput
@@ -26,7 +27,6 @@ from ...wire.fields import (
 )
 from .detection import DetectAnswer, DetectedInfo, detected_info
 from .dialects import ServerDialectName
-from .exchange import ExchangeBody, shown_exchange
 from .shared import Page, ReasonBody
 
 _URL = {"format": "uri", "pattern": "^https?://"}
@@ -462,7 +462,7 @@ def server_summary(
         dialect=server.registered.dialect or None,
         dialect_detected=detected_info(server.detected),
         model=settings.model or None,
-        exchange=shown_exchange(settings.exchange) if settings.exchange is not None else None,
+        exchange=shown_exchange(server.registered.exchange) if server.registered.exchange else None,
         preset=settings.preset or None,
         models="discover" if settings.finds_models else _listed(settings.models),
         served_models=_listed(server.models),

@@ -23,7 +23,7 @@ LONGEST_SIGN = 200
 LONGEST_PROGRAM = 100
 """Characters of a program's name and version."""
 _MARKS = re.compile(
-    r"/(?:v[0-9]+|api|sdapi|openai|predictions?|predict|embed|embed_sparse|rerank|prompt|gradio_api|config|info)(?:/|$)"
+    r"/(?:v[0-9]+|api|sdapi|openai|predictions?|predict|embed|embed_sparse|rerank|prompt|gradio_api|call|config|info)(?:/|$)"
 )
 """Where the path of a known API begins."""
 
@@ -85,21 +85,30 @@ def _ollama_version(content: dict[str, Any], _: ServerRegistered) -> Finding | N
 def _ollama(content: dict[str, Any], server: ServerRegistered) -> Finding | None:
     if not isinstance(content.get("models"), list):
         return None
-    is_native = "/api/" in urlsplit(server.predict_url).path
-    return Finding("bare", "ollama", "Ollama") if is_native else Finding("openai", program="Ollama")
+    path = urlsplit(server.predict_url).path
+    if "/api/" not in path:
+        return Finding("openai", program="Ollama")
+    name = path.rstrip("/").rpartition("/")[2]
+    return Finding("bare", f"ollama-{name}" if name in ("chat", "generate") else "", "Ollama")
 
 
-def _comfyui(content: dict[str, Any], _: ServerRegistered) -> Finding | None:
+def _comfyui(content: dict[str, Any], server: ServerRegistered) -> Finding | None:
     system = content.get("system")
     version = system.get("comfyui_version") if isinstance(system, dict) else None
-    return Finding("", program=f"ComfyUI {version}", problem=NO_DIALECT) if isinstance(version, str) else None
+    if not isinstance(version, str):
+        return None
+    if urlsplit(server.predict_url).path.endswith("/prompt"):
+        return Finding("bare", "comfyui", f"ComfyUI {version}")
+    return Finding("", program=f"ComfyUI {version}", problem="`endpoints.predict` must be …/api/prompt")
 
 
-def _gradio(content: dict[str, Any], _: ServerRegistered) -> Finding | None:
+def _gradio(content: dict[str, Any], server: ServerRegistered) -> Finding | None:
     version = content.get("version")
     if not isinstance(version, str) or not isinstance(content.get("components"), list):
         return None
-    return Finding("", program=f"Gradio {version}", problem=NO_DIALECT)
+    if "/call/" in urlsplit(server.predict_url).path:
+        return Finding("bare", "gradio-call", f"Gradio {version}")
+    return Finding("", program=f"Gradio {version}", problem="`endpoints.predict` must be …/gradio_api/call/{name}")
 
 
 def _a1111(content: dict[str, Any], _: ServerRegistered) -> Finding | None:

@@ -16,6 +16,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ...events.exchange import BareExchange
+from ..exchange_body import ExchangeBody
+from ..exchange_form import stored_exchange
+
 
 class Preset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A preset."""
@@ -40,6 +44,15 @@ def presets() -> Mapping[str, Preset]:
         if file.name.endswith(".toml")
     }
     return MappingProxyType(dict(sorted(found.items())))
+
+
+@cache
+def exchange_of(name: str) -> BareExchange | None:
+    """Return the exchange that a preset sets; None for none, and for an unknown name."""
+    preset = presets().get(name)
+    if preset is None or "exchange" not in preset.server:
+        return None
+    return stored_exchange(msgspec.convert(preset.server["exchange"], ExchangeBody), "authorization")
 
 
 def expanded(given: Mapping[str, Any], preset: Preset) -> dict[str, Any]:

@@ -6,9 +6,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from ..backends.dialects.bare import Bare
-from ..backends.dialects.json_paths import json_condition, json_path
-from ..backends.dialects.templates import check_template, check_url_template, has_placeholder
 from ..errors import InvalidInput
 from ..events.exchange import (
     Acceptance,
@@ -21,7 +18,10 @@ from ..events.exchange import (
 )
 from ..events.server import ServerRegistered
 from .call_headers import is_in_use
-from .schemas.exchange import (
+from .dialects.bare import Bare
+from .dialects.json_paths import json_condition, json_path
+from .dialects.templates import check_template, check_url_template, has_placeholder
+from .exchange_body import (
     AcceptanceBody,
     AnswerTestBody,
     CancellationBody,

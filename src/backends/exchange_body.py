@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import NODEFAULT, Meta, Struct, field
 from msgspec.structs import fields
 
-from ...events.exchange import (
+from ..events.exchange import (
     Acceptance,
     AnswerTest,
     BareExchange,
@@ -16,7 +16,7 @@ from ...events.exchange import (
     RequestTemplate,
     StreamedParts,
 )
-from ...wire.fields import HEADER_NAME_PATTERN, HEADER_VALUE_PATTERN
+from ..wire.fields import HEADER_NAME_PATTERN, HEADER_VALUE_PATTERN
 
 B = TypeVar("B", bound=Struct)
 LONGEST_PATH = 256
@@ -159,27 +159,6 @@ class ExchangeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=T
     """Null: closing the connection is all there is."""
     stream: StreamedPartsBody | None = None
     """Null: a streamed answer is read whole, as text."""
-
-
-class PresetInfo(Struct, kw_only=True, rename="camel"):
-    """A preset of registrations."""
-
-    name: str
-    title: str
-    description: str
-    unsupported: list[str]
-    """What the program can do that this preset does not use."""
-    dialect: str
-    exchange: ExchangeBody | None
-    """Null: the dialect needs none."""
-    registration: dict[str, Any]
-    """An example, ready to adapt: the body of `POST /api/servers`."""
-
-
-class PresetList(Struct, kw_only=True):
-    """The presets, by name."""
-
-    presets: list[PresetInfo]
 
 
 def shown_exchange(exchange: BareExchange) -> ExchangeBody:
