@@ -52,6 +52,12 @@ REMEMBERED = 10_000
 """Attempts whose last renewal is remembered."""
 READ_AT_ONCE = 8
 """Attempts whose state one request reads at the same time."""
+RETURNS_PER_SECOND = 10.0
+"""Attempts of one server that may be given back at this process. Each costs a few events and brings the next."""
+RETURNS_AT_ONCE = 50
+"""Attempts of one server that may be given back after a quiet time."""
+LONGEST_HOLD_SECONDS = 5.0
+"""How long a request to give an attempt back is held for that, at most."""
 LOOK_AGAIN_SECONDS = 15.0
 """How often the attempts that a puller asks about are read again: a copy of an event can be lost."""
 
@@ -140,6 +146,8 @@ class PulledAttempts:
         self._lease = lease
         self._renewed: dict[AttemptKey, float] = {}
         """When leases were last extended here, monotonic."""
+        self._returns_until: dict[str, float] = {}
+        """By server, monotonic: until when its returns have used up its rate."""
         self._waiting: set[asyncio.Event] = set()
         """Of the requests that wait for attempts to stop."""
         self._ended = False
@@ -269,6 +277,7 @@ class PulledAttempts:
         ref, state = attempt.key.ref, attempt.running
         if state is None:
             return await self._closed(attempt, cause, AttemptReturned)
+        await self._hold_return(attempt.server_id)
         await self._reports.flush(ref)
         if state.facts.unserved_since is None:
             await self._timers.watch_busy_wait(ref, utc_now() + state.facts.policy.busy_for)
@@ -281,6 +290,16 @@ class PulledAttempts:
             await self._commands.task(ref, requeue, by=attempt.by, cause=cause, known=handled.known)
         await self._is_over(attempt)
         return AttemptAnswer(standing="recorded")
+
+    async def _hold_return(self, server_id: str) -> None:
+        """Wait until a server may give an attempt back."""
+        now = time.monotonic()
+        for other in [other for other, until in self._returns_until.items() if until <= now]:
+            del self._returns_until[other]
+        until = self._returns_until.get(server_id, now) + 1 / RETURNS_PER_SECOND
+        self._returns_until[server_id] = min(until, now + RETURNS_AT_ONCE / RETURNS_PER_SECOND + LONGEST_HOLD_SECONDS)
+        if (over := until - now - RETURNS_AT_ONCE / RETURNS_PER_SECOND) > 0:
+            await asyncio.sleep(min(over, LONGEST_HOLD_SECONDS))
 
     async def confirm_stop(self, attempt: PulledAttempt, cause: str = "") -> None:
         """Record that the puller of an attempt whose task was cancelled has stopped. Otherwise do nothing.
