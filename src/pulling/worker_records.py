@@ -37,6 +37,8 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """UTC. When this was written. Versions before this record read every value of the bucket as a heartbeat."""
     jobs: tuple[str, ...] = ()
     """Ids of the attempts that it took and has not ended, oldest first."""
+    stopping: tuple[str, ...] = ()
+    """Ids of the attempts that it was told to stop, until a ping without them shows that it has."""
     watch: str = ""
     """Id of its open request for attempts to stop; empty: none was seen."""
     hung_up_at: datetime | None = None
@@ -65,12 +67,22 @@ class WorkerRecords:
         await self._change(server_id, worker, lambda record: replace(record, jobs=(*record.jobs, *taken)[-MOST_JOBS:]))
 
     async def ended(self, server_id: str, worker: str, jobs: Collection[str]) -> None:
-        """Record that a worker has ended attempts, or was told to stop them."""
-        await self._change(
-            server_id,
-            worker,
-            lambda record: replace(record, jobs=tuple(job for job in record.jobs if job not in jobs)),
-        )
+        """Record that a worker has ended attempts."""
+
+        def without(record: WorkerRecord) -> WorkerRecord:
+            left, stopping = _others(record.jobs, jobs), _others(record.stopping, jobs)
+            return replace(record, jobs=left, stopping=stopping)
+
+        await self._change(server_id, worker, without)
+
+    async def told_to_stop(self, server_id: str, worker: str, jobs: Collection[str]) -> None:
+        """Record that a worker is told to stop attempts."""
+
+        def told(record: WorkerRecord) -> WorkerRecord:
+            stopping = (*record.stopping, *(job for job in record.jobs if job in jobs))
+            return replace(record, jobs=_others(record.jobs, jobs), stopping=stopping[-MOST_JOBS:])
+
+        await self._change(server_id, worker, told)
 
     async def began_to_watch(self, server_id: str, worker: str, watch: str) -> None:
         """Record that a worker waits for attempts to stop. `watch`: id of the request."""
@@ -114,6 +126,10 @@ class WorkerRecords:
         if entry is None:
             return None, 0
         return msgspec.json.decode(entry.value, type=WorkerRecord), entry.revision
+
+
+def _others(jobs: tuple[str, ...], removed: Collection[str]) -> tuple[str, ...]:
+    return tuple(job for job in jobs if job not in removed)
 
 
 def _key(server_id: str, worker: str) -> str:

@@ -93,14 +93,19 @@ async def test_a_batch_brings_several_jobs(service: Service, worker: RunpodWorke
     assert len({job["id"] for job in taken}) == 3
 
 
-async def test_a_cancelled_task_s_job_is_to_stop(service: Service, worker: RunpodWorker) -> None:
+async def test_a_cancelled_task_s_job_is_to_stop_and_a_ping_shows_that_it_has(
+    service: Service, worker: RunpodWorker
+) -> None:
     task_id = await service.alice.submit(TASK)
     async with worker.watching() as told:
         job = await worker.one()
         await service.alice.done("POST", f"/api/task/{task_id}/cancel")
         assert await told == [job["id"]]
     async with worker.watching() as told_again:
+        await worker.ping(job["id"])
+        assert (await service.alice.details(task_id))["cancelOutcome"] is None
         await worker.ping()
+        assert (await service.alice.details(task_id))["cancelOutcome"] == "confirmed"
         assert not told_again.done()
 
 

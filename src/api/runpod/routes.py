@@ -38,7 +38,7 @@ from ...errors import InvalidInput, NotFound, StoreError, TooManyAsks
 from ...events.subjects import task_root
 from ...pulling.attempts import PulledAttempt
 from ...pulling.requests import Wanted
-from ...pulling.worker_records import WorkerRecords
+from ...pulling.worker_records import WorkerRecord, WorkerRecords
 from ..auth.access import RAW_TOKENS, TAKES, ApiRequest, Authentication, check_server, origin, requires
 from ..auth.authenticator import Authenticator
 from ..auth.stream_tokens import StreamTokens
@@ -177,7 +177,7 @@ class _Workers:
             over = await self._attempts.stopped(server, record.jobs, KEEP_OPEN_SECONDS, news)
             if over:
                 record = await self._records.get(server, worker)  # without those that it has ended itself meanwhile
-                await self._records.ended(server, worker, over.keys())
+                await self._records.told_to_stop(server, worker, over.keys())
         except StoreError:
             await asyncio.sleep(KEEP_OPEN_SECONDS)
             return [], False
@@ -195,6 +195,7 @@ class _Workers:
             log.info("runpod.worker-dead", server=server, worker=worker)
             return
         await alive()
+        await self._confirm_stopped(request, server, worker, record)
         jobs = [job for job in request.query_params.get("job_id", "").split(",") if job][:MOST_PINGED]
         places = asyncio.Semaphore(RENEWED_AT_ONCE)
 
@@ -204,6 +205,18 @@ class _Workers:
                     await self._attempts.renew(await self._attempts.by_server(job, server))
 
         await asyncio.gather(*map(renew, dict.fromkeys(jobs)))
+
+    async def _confirm_stopped(self, request: ApiRequest, server: str, worker: str, record: WorkerRecord) -> None:
+        """Record which of the attempts that a worker was told to stop it does not name any more."""
+        named = set(request.query_params.get("job_id", "").split(","))
+        stopped = [job for job in record.stopping if job not in named]
+        for job in stopped:
+            with contextlib.suppress(NotFound):
+                found = await self._attempts.by_server(job, server)
+                if found.is_cancelled:
+                    await self._attempts.confirm_stop(found, request_id(request.scope))
+        if stopped:
+            await self._records.ended(server, worker, stopped)
 
     async def stream(self, request: ApiRequest, server: str, worker: str, job: str) -> None:
         """Record a piece of an attempt's result. It is in the log before the answer, as the result is made of these."""
