@@ -188,7 +188,13 @@ class _CogCall(Conversation):
 
     @property
     def verdict(self) -> Verdict:
-        return Verdict(server=self._server, call=self._call, model=self._model)
+        call = self._call
+        return Verdict(
+            task_id=call.task_id,
+            server_id=self._server.server_id,
+            concatenates=self._model.concatenates,
+            accepts=call.accepts,
+        )
 
     @property
     def mark(self) -> str:

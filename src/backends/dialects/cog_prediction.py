@@ -19,11 +19,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...events.envelope import NULL
-from ...events.server import ServerRegistered
+from ...events.task_type import Accepts
 from .contents import as_json, file_of
-from .dialect import Answer, BadAnswer, Call, Completed, Failed, FailedByBackend, File, Final, Update
+from .dialect import Answer, BadAnswer, Completed, Failed, FailedByBackend, File, Final, Update
 from .reasons import shortened
-from .results import data_of, seen
+from .results import seen
 from .task_update import LONGEST_LINE, LONGEST_MESSAGE, NAN_IN_DATA, wrapped
 
 LARGEST_SCHEMA = 4 * 1024 * 1024
@@ -115,9 +115,11 @@ def read_prediction(text: bytes) -> Prediction:
 class Verdict(Struct, frozen=True, kw_only=True):
     """What the end of a prediction means for the attempt."""
 
-    server: ServerRegistered
-    call: Call
-    model: Model
+    task_id: str
+    server_id: str
+    concatenates: bool
+    """As the model's schema says."""
+    accepts: Accepts
 
     def of(self, prediction: Prediction, elapsed_ms: int) -> Answer:
         """Return the answer of a prediction that has ended. Raises BadAnswer."""
@@ -138,22 +140,20 @@ class Verdict(Struct, frozen=True, kw_only=True):
         return answer if update is None else Final(update=update, answer=answer)
 
     def _completed(self, prediction: Prediction, elapsed_ms: int) -> Completed:
-        content, files = with_files(self.call.task_id, bytes(self._output(prediction)))
-        file = content if isinstance(content, File) else None
-        if file is not None and self.call.accepts == "json":
+        data, file, files = with_files(self.task_id, bytes(self._output(prediction)))
+        if file is not None and self.accepts == "json":
             raise BadAnswer(f"is {file.media_type}; the task's type accepts JSON only")
-        data = content if isinstance(content, bytes) else data_of(self.call, content)
-        metadata = {**seen(self.server.server_id, "FINISHED", elapsed_ms), **_measured(prediction)}
-        return Completed(wrapped(self.call.task_id, data, **metadata), file=file, files=files)
+        metadata = {**seen(self.server_id, "FINISHED", elapsed_ms), **_measured(prediction)}
+        return Completed(wrapped(self.task_id, data, **metadata), file=file, files=files)
 
     def _output(self, prediction: Prediction) -> Raw:
-        return _concatenated(prediction.output) if self.model.concatenates else prediction.output
+        return _concatenated(prediction.output) if self.concatenates else prediction.output
 
     def _failed(self, prediction: Prediction, elapsed_ms: int) -> FailedByBackend:
         error = prediction.error if isinstance(prediction.error, str) else ""
         reason = shortened(_BLAME.sub("", error, count=1).strip(), LONGEST_MESSAGE) or "the server reports failure"
-        metadata = {**seen(self.server.server_id, "FAILED", elapsed_ms), **_measured(prediction), "message": reason}
-        return FailedByBackend(wrapped(self.call.task_id, bytes(self._output(prediction)), **metadata), reason)
+        metadata = {**seen(self.server_id, "FAILED", elapsed_ms), **_measured(prediction), "message": reason}
+        return FailedByBackend(wrapped(self.task_id, bytes(self._output(prediction)), **metadata), reason)
 
 
 def _measured(prediction: Prediction) -> dict[str, Any]:
@@ -174,24 +174,24 @@ def _concatenated(output: Raw) -> Raw:
     return output
 
 
-def with_files(task_id: str, output: bytes) -> tuple[bytes | File, tuple[File, ...]]:
-    """Return an output as data, with a reference in the place of each file, and the files.
+def with_files(task_id: str, output: bytes) -> tuple[bytes, File | None, tuple[File, ...]]:
+    """Return an output as data, with a reference in the place of each file; the file that it is; the files in it.
 
-    An output that is one file is returned as this file. Numbers of an output without files are not read.
+    An output without files is returned as it is.
     """
     if b'"data:' not in output:
-        return output, ()
+        return output, None, ()
     content = msgspec.json.decode(output)
+    path = f"/api/task/{task_id}/result/file"
     if isinstance(content, str) and (file := read_data_uri(content)) is not None:
-        return file, ()
+        return _encode(_reference(path, file)), file, ()
     files: list[File] = []
 
     def replaced(part: Any) -> Any:
         match part:
             case str() if len(files) < MOST_FILES and (file := read_data_uri(part)) is not None:
                 files.append(file)
-                path = f"/api/task/{task_id}/result/file/{len(files) - 1}"
-                return {"$ref": path, "mediaType": file.media_type, "bytes": len(file.content)}
+                return _reference(f"{path}/{len(files) - 1}", file)
             case list():
                 return [replaced(each) for each in part]
             case dict():
@@ -200,7 +200,11 @@ def with_files(task_id: str, output: bytes) -> tuple[bytes | File, tuple[File, .
                 return part
 
     content = replaced(content)
-    return (_encode(content), tuple(files)) if files else (output, ())
+    return _encode(content) if files else output, None, tuple(files)
+
+
+def _reference(path: str, file: File) -> dict[str, Any]:
+    return {"$ref": path, "mediaType": file.media_type, "bytes": len(file.content)}
 
 
 def read_data_uri(text: str) -> File | None:
