@@ -45,11 +45,11 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
         history = await container.tasks.history(ref)
         check_task_of_server(request.user, container.fleet, ref, server_of(history))
     else:
-        ref, history, started = await _by_attempt(container, request.auth, task_id)
+        ref, history, started = await find_attempt(container, request.auth, task_id)
     known = container.commands.tasks.fold(history)
     check_reporter(_reporter(container, request.user, "", started)[0], known.state)
     most_bytes, too_large = _body_limit(settings, request.user, started)
-    body = without_keys(await read_body(request, most_bytes, too_large), await _keys(container, ref, history))
+    body = without_keys(await read_body(request, most_bytes, too_large), await keys_of(container, ref, history))
     update = parse_update(body, task_id, settings.max_json_depth)
     if not update.is_final and len(body) > settings.max_body:
         raise HTTPException(status_code=413, detail=f"a progress report may have {settings.max_body} bytes at most")
@@ -78,7 +78,7 @@ def _body_limit(settings: Settings, identity: Identity, started: AttemptStarted 
     )
 
 
-async def _keys(container: Container, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> list[str]:
+async def keys_of(container: Container, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> list[str]:
     """Return the keys that a task's server received and may echo: the model's and its own, as long as they exist."""
     found: list[tuple[TaskRef | str, str]] = []
     submitted = history[0].recorded.event
@@ -102,7 +102,7 @@ def server_of(history: Sequence[Stored[TaskEvent]]) -> str | None:
     return next((event.server_id for event in started if isinstance(event, AttemptStarted)), None)
 
 
-async def _by_attempt(
+async def find_attempt(
     container: Container, token: str, task_id: str
 ) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
     """Return the task, its history and the attempt that a callback token belongs to.
@@ -120,13 +120,18 @@ async def _by_attempt(
     return ref, history, started
 
 
+def attempt_reporter(started: AttemptStarted) -> tuple[Reporter, Actor]:
+    """Return the reporter that the server of an attempt is, and the actor of its events."""
+    reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
+    return reporter, Actor("server", started.server_id)
+
+
 def _reporter(
     container: Container, identity: Identity, server_id: str, started: AttemptStarted | None
 ) -> tuple[Reporter, Actor]:
     """Return the reporter that the caller is, and the actor of its events."""
     if started is not None:
-        reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
-        return reporter, Actor("server", started.server_id)
+        return attempt_reporter(started)
     if not identity.has("service"):
         return Reporter(kind="person"), actor(identity)
     # A backend may use another name than it was registered with; such a name is ignored.

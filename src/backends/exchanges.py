@@ -84,6 +84,7 @@ class Exchanges:
         "_call",
         "_conversation",
         "_headers",
+        "_is_over",
         "_is_recording",
         "_max_bytes",
         "_now",
@@ -113,6 +114,7 @@ class Exchanges:
         self._max_bytes = max_bytes
         self._now = now
         self._headers = {**call.trace.headers(), "Idempotency-Key": idempotency_key(call)}
+        self._is_over = False
         self._sent = 0
         self._is_recording = False
         self._started = 0.0
@@ -148,8 +150,17 @@ class Exchanges:
         except MemoryError:
             return OUT_OF_MEMORY if self._sent else Unsent(error=OUT_OF_MEMORY.error)
         except asyncio.CancelledError:
-            self.cancelled = await self._cancel()
+            if not self._is_over:
+                self.cancelled = await self._cancel()
             raise
+
+    def end(self) -> bool:
+        """Return True if the attempt is over now that its server has reported its end by callback.
+
+        Then the caller of `run` is to be cancelled, and the server is not told.
+        """
+        self._is_over = self._conversation.awaits_report
+        return self._is_over
 
     # One request
 

@@ -11,7 +11,7 @@ from ..events.codec import task_codec
 from ..events.ids import TaskRef
 from ..events.kinds import ENDING_WORDS, FREEING_WORDS, word_of
 from ..events.subjects import TASK_SUBJECTS, freed_server, task_ref, task_word, tasks_filter
-from ..events.task import TaskCancelled
+from ..events.task import TaskCancelled, TaskFailed, TaskSucceeded
 from ..runtime.service import Service
 from ..streams.client.connection import Connection
 from ..streams.jetstream.consumers import follow
@@ -25,6 +25,7 @@ from .fleet.slots import Slots
 
 log = structlog.get_logger(__name__)
 CANCELLED = word_of(TaskCancelled)
+REPORTED = frozenset({word_of(TaskSucceeded), word_of(TaskFailed)})
 FREEING_SUBJECTS = [tasks_filter(word=word) for word in sorted(FREEING_WORDS)]
 RETRY_SECONDS = 1.0
 
@@ -75,14 +76,17 @@ class TaskEventListener(Service):
         self._slots.ended_elsewhere(freed_server(position.subject), ref)
         if word in ENDING_WORDS:
             self._ended_tasks.add(ref, position.sequence)
-        if word == CANCELLED:
-            self._cancel_call(ref, position)
+        if word == CANCELLED or (word in REPORTED and self._runner.is_calling(ref)):
+            self._end_call(ref, position)
 
-    def _cancel_call(self, ref: TaskRef, position: Position) -> None:
+    def _end_call(self, ref: TaskRef, position: Position) -> None:
         try:
-            event = decode(task_codec, position).recorded.event
+            recorded = decode(task_codec, position).recorded
         except UnreadableEvent as error:  # the call goes on; its outcome is refused by the log
             log.warning("task-events.unreadable", reason=str(error))
             return
-        if isinstance(event, TaskCancelled):
-            self._runner.cancel_call(ref, event.attempt)
+        match recorded.event:
+            case TaskCancelled(attempt=attempt):
+                self._runner.cancel_call(ref, attempt)
+            case TaskSucceeded(attempt=attempt) | TaskFailed(attempt=attempt) if recorded.by.kind == "server":
+                self._runner.end_call(ref, attempt)

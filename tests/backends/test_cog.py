@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,29 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from taskstream.backends.dialects.cog import PROBE, Cog, places_of, prediction_id
+from taskstream.backends.dialects.cog import (
+    PAUSES_OF_LOSSES,
+    PAUSES_OF_WEBHOOK,
+    PROBE,
+    Cog,
+    places_of,
+    prediction_id,
+)
 from taskstream.backends.dialects.cog_prediction import (
-    LARGEST_METRIC,
-    LONGEST_LOG,
-    MOST_APPENDED,
     MOST_FILES,
-    MOST_LINES,
-    MOST_METRICS,
-    Metrics,
-    log_lines,
     read_data_uri,
     read_model,
     read_prediction,
     with_files,
+)
+from taskstream.backends.dialects.cog_progress import (
+    LARGEST_METRIC,
+    LONGEST_LOG,
+    MOST_APPENDED,
+    MOST_LINES,
+    MOST_METRICS,
+    Metrics,
+    log_lines,
 )
 from taskstream.backends.dialects.dialect import (
     BadAnswer,
@@ -183,6 +192,94 @@ def test_a_server_that_takes_no_ids_gets_a_post() -> None:
     assert isinstance(conversation.read(Reply(status=405, headers={}, body=b"")), Failed)
 
 
+# A server that is registered with `callback`
+
+
+def reporting(schema: str = "openapi", attempt: int = 1) -> tuple[Conversation, Next]:
+    """Return an attempt that reports by webhook, and its first request after the schema's."""
+    conversation = COG.converse(replace(SERVER, callback=True), replace(CALL, attempt=attempt))
+    conversation.begin()
+    turn = conversation.read(reply(schema))
+    assert isinstance(turn, Next)
+    return conversation, turn
+
+
+def test_a_model_that_does_not_stream_reports_its_end_by_webhook() -> None:
+    conversation, turn = reporting()
+
+    assert turn.request.headers["Prefer"] == "respond-async"
+    assert json.loads(turn.request.body or b"") == {
+        "input": {"text": "hi there"},
+        "webhook": "http://us/api/task/t/cog?token=token",
+        "webhook_events_filter": ["completed"],
+    }
+    assert not conversation.awaits_report
+
+
+def test_a_model_that_streams_needs_no_webhook() -> None:
+    _, turn = reporting("openapi-streaming")
+
+    assert turn.request.headers["Accept"] == "text/event-stream"
+    assert turn.request.body == b'{"input":{"text":"hi there"}}'
+
+
+def test_a_prediction_without_a_connection_is_looked_at_and_shows_what_is_new() -> None:
+    conversation, _ = reporting()
+
+    turns = [conversation.read(reply(name)) for name in ("accepted", "running", "running")]
+
+    assert conversation.awaits_report
+    updates = []
+    for turn in turns:
+        assert isinstance(turn, Next)
+        assert turn.request.body == PROBE
+        assert turn.after >= timedelta(seconds=1)
+        updates.append(turn.update)
+    assert updates[0] is updates[2] is None
+    assert updates[1] is not None
+    assert (updates[1].message, json.loads(bytes(updates[1].custom_data))) == ("step 0", {"words": 2})
+
+
+def test_a_prediction_that_is_gone_waits_for_its_webhook_and_then_fails() -> None:
+    conversation, _ = reporting()
+    conversation.read(reply("accepted"))
+
+    turns = [conversation.read(reply("gone")) for _ in PAUSES_OF_WEBHOOK]
+
+    assert all(isinstance(turn, Next) and turn.request.body == PROBE for turn in turns)
+    failed = conversation.read(reply("gone"))
+    assert isinstance(failed, Failed)
+    assert "webhook has not come" in failed.error
+
+
+def test_a_server_that_is_not_reached_is_asked_again_and_then_given_up() -> None:
+    lost = Failed(kind="unreachable", error="the server could not be reached")
+    conversation, _ = reporting()
+
+    assert conversation.lost(lost) == lost, "nothing runs yet"
+    conversation.read(reply("accepted"))
+    assert all(isinstance(conversation.lost(lost), Next) for _ in PAUSES_OF_LOSSES)
+    assert conversation.lost(lost) == lost
+
+
+def test_a_later_attempt_cancels_what_the_one_before_may_have_left() -> None:
+    conversation, turn = reporting(attempt=2)
+
+    assert turn.request.url.endswith(f"/predictions/{prediction_id(CALL.task_id, 1)}/cancel")
+    for name in ("cancel", "cancel-unknown"):
+        conversation, _ = reporting(attempt=2)
+        started = conversation.read(reply(name))
+        assert isinstance(started, Next)
+        assert started.request.url.endswith(f"/predictions/{prediction_id(CALL.task_id, 2)}")
+
+
+@pytest.mark.parametrize("name", ["at-capacity", "not-ready"])
+def test_a_full_server_takes_no_prediction_without_a_connection(name: str) -> None:
+    conversation, _ = reporting()
+
+    assert isinstance(conversation.read(reply(name)), Busy)
+
+
 # Verdicts
 
 
@@ -277,7 +374,7 @@ def test_a_stream_that_is_opened_again_repeats_nothing_and_never_runs_anew() -> 
     assert data_of(answer) == "it was dark "
 
 
-def test_a_prediction_that_is_gone_after_a_lost_connection_is_a_failure_of_that_connection() -> None:
+def test_a_prediction_that_is_gone_after_a_lost_connection_failed_by_it() -> None:
     lost = Failed(kind="unreachable", error="the server broke off its answer")
     gone, canceled = started("openapi-streaming"), started("openapi-streaming")
     for conversation in (gone, canceled):

@@ -194,3 +194,105 @@ async def test_a_server_is_online_once_its_setup_has_succeeded(service: Service)
             lambda server: server["statusReason"] == "the setup failed: weights.bin: no such file",
             "the reason to be the setup's failure",
         )
+
+
+# Registered with `callback`: a model that does not stream reports its end by webhook
+
+
+async def test_a_model_reports_its_end_by_webhook(service: Service) -> None:
+    async with CogServer() as cog:
+        await service.admin.register(cog, "cog", callback=True)
+
+        task_id = await service.alice.submit({"payload": {"text": "hi there"}})
+        details = await service.alice.ended(task_id)
+
+        assert (details["status"], details["result"]["data"]) == ("FINISHED", "HI THERE")
+        assert details["result"]["metadata"]["custom_data"]["words"] == 2
+        assert await reported(service.alice, task_id, "lines") == [["heard hi there"]]
+        by = {entry["event"]["type"]: entry["by"] for entry in await service.alice.recorded(task_id)}
+        assert by["TaskSucceeded"] == {"kind": "server", "id": "cog"}
+        assert len(cog.runs) == 1
+        assert [request.path for request in cog.received if request.path.endswith("/cancel")] == []
+
+
+async def test_slots_are_free_again_after_webhooks(service: Service) -> None:
+    async with CogServer() as cog:
+        await service.admin.register(cog, "cog", callback=True, maxConcurrent=1)
+
+        tasks = [await service.alice.submit({"payload": {"text": f"hi {number}"}}) for number in range(5)]
+
+        assert [(await service.alice.ended(each))["status"] for each in tasks] == ["FINISHED"] * 5
+        assert len(cog.runs) == 5
+
+
+async def test_a_prediction_without_a_connection_shows_its_progress(service: Service) -> None:
+    async with CogServer() as cog:
+        await service.admin.register(cog, "cog", callback=True)
+
+        task_id = await service.alice.submit({"payload": {"text": "hi there", "seconds": 600}})
+
+        await service.alice.until(
+            f"/api/task/{task_id}",
+            lambda task: task["taskDetails"]["message"] == "heard hi there",
+            "the last line of the log to be shown",
+        )
+        await service.alice.done("POST", f"/api/task/{task_id}/cancel", {})
+        await wait_until(lambda: cog.ends, "the prediction to stop")
+        assert cog.ends == [(cog.runs[0], "canceled")]
+
+
+async def test_a_failure_comes_by_webhook_with_its_log(service: Service) -> None:
+    async with CogServer() as cog:
+        await service.admin.register(cog, "cog", callback=True)
+
+        task_id = await service.alice.submit({"payload": {"text": "hi", "fail": True}})
+        details = await service.alice.ended(task_id)
+
+        assert (details["status"], details["error"]) == ("FAILED", "ValueError: no such voice")
+        assert await reported(service.alice, task_id, "lines") == [["heard hi"]]
+
+
+async def test_a_webhook_that_never_comes_fails_the_attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskstream.backends.dialects.cog.PAUSES_OF_WEBHOOK", (0.1,))
+    async with CogServer() as cog:
+        cog.delivers = False
+        await service.admin.register(cog, "cog", callback=True)
+        await service.admin.done("PUT", "/api/types/once", {"attempts": 1})
+
+        details = await service.alice.ended(await service.alice.submit({"type": "once", "payload": {"text": "hi"}}))
+
+        assert details["status"] == "FAILED"
+        assert "its webhook has not come" in details["error"]
+
+
+async def webhook_of(cog: CogServer) -> str:
+    """Wait for a prediction that reports by webhook, and return its URL."""
+    await wait_until(lambda: cog.runs, "the prediction to run")
+    return str(cog.predictions[cog.runs[0]].webhook)
+
+
+async def test_a_webhook_ends_its_attempt_once_and_nothing_else(service: Service) -> None:
+    async with CogServer() as cog:
+        await service.admin.register(cog, "cog", callback=True)
+        task_id = await service.alice.submit({"payload": {"text": "hi", "seconds": 600}})
+        url = await webhook_of(cog)
+        client = service.bearing("another program's token")
+        path, query = url.removeprefix(service.url).split("?")
+        done = {"id": cog.runs[0], "status": "succeeded", "output": "done", "logs": "one\ntwo\n", "metrics": {}}
+
+        assert (await client.post(path, done)).status == 401
+        assert (await client.post(f"{path}?token={'A' * 22}", done)).status == 401
+        assert (await client.post(f"{path}?{query}", {**done, "id": "another"})).status == 400
+        assert (await client.post(f"{path}?{query}", {**done, "status": "won"})).status == 400
+        assert (await client.post(f"{path}?{query}", b"{")).status == 400
+        for state in ("processing", "canceled"):
+            assert (await client.post(f"{path}?{query}", {**done, "status": state})).status == 200
+        assert (await service.alice.details(task_id))["status"] == "PROCESSING"
+        answers = [await client.post(f"{path}?{query}", body) for body in (done, done, {**done, "output": "other"})]
+        details = await service.alice.ended(task_id)
+
+        assert [answer.status for answer in answers] == [200, 200, 200]
+        assert details["result"]["data"] == "done"
+        assert await reported(service.alice, task_id, "lines") == [["one", "two"]]
+        types = [event["type"] for event in await service.alice.history(task_id)]
+        assert types.count("TaskSucceeded") == 1

@@ -24,10 +24,12 @@ READERS_OF_ALL = ("admin", "auditor")
 ROLES_NEEDED = "roles"
 """Key of the roles in the `opt` of a route."""
 TAKES = "takes"
-"""Key in the `opt` of a route that takes other tokens than a JWT in the header: LINK_TOKENS, ATTEMPT_TOKENS (the route
-checks both itself), RAW_TOKENS, or a `TakesStreamTokens`."""
+"""Key in the `opt` of a route that takes other tokens than a JWT in the header: LINK_TOKENS, ATTEMPT_TOKENS,
+ATTEMPT_TOKENS_IN_ADDRESS (the route checks all of them itself), RAW_TOKENS, or a `TakesStreamTokens`."""
 LINK_TOKENS = "link tokens"
 ATTEMPT_TOKENS = "attempt tokens"
+ATTEMPT_TOKENS_IN_ADDRESS = "attempt tokens in the address"
+"""For programs that send no header, or one of their own, which does not count then."""
 RAW_TOKENS = "raw tokens"
 """The header may be the token alone, without a scheme."""
 ATTEMPT_TOKEN_LENGTH = 22
@@ -95,6 +97,10 @@ class Authentication:
                 return self._tokens.identify(in_address), None
         elif takes == LINK_TOKENS and (in_address := token_in_address(scope)):
             return NOBODY, in_address
+        elif takes == ATTEMPT_TOKENS_IN_ADDRESS:
+            in_address = _query(scope).get("token", [""])[0]
+            if is_attempt_token(in_address):
+                return NOBODY, in_address
         token = bearer_token(scope, may_be_raw=takes == RAW_TOKENS)
         if takes == ATTEMPT_TOKENS and is_attempt_token(token):
             return NOBODY, token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Annotated
 
 from litestar.params import PathParameter, QueryParameter
@@ -42,7 +43,9 @@ EventSequence = Annotated[
         description="Sequence of the event that has the result; default: the last end of the task",
     ),
 ]
-FileNumber = Annotated[int, PathParameter(ge=0, le=2**31 - 1, description="Place of the file in the result, from 0")]
+FileNumber = Annotated[
+    str, PathParameter(description="Place of the file in the result, from 0", schema_extra={"pattern": "^[0-9]{1,3}$"})
+]
 Download = Annotated[
     bool, QueryParameter(description="True: a browser saves the answer as a file, with a name from the task's id")
 ]
@@ -147,7 +150,7 @@ def result_routes(container: Container) -> list[RouteHandler]:
         return file_answer(found, found.stored.file)
 
     @routes.get(
-        "/task/{task_id:str}/result/file/{number:int}",
+        "/task/{task_id:str}/result/file/{number:str}",
         "Read one of the files in a result",
         "The bytes as the server sent them, with their media type",
         media_type=ANY_BYTES,
@@ -166,8 +169,8 @@ def result_routes(container: Container) -> list[RouteHandler]:
         As `/result/file` otherwise. A 404 also if the result has no file of this number.
         """
         found = await find_result(request, task_id, sequence, token)
-        files = found.stored.files
-        return file_answer(found, files[number] if number < len(files) else None)
+        files = dict(zip(map(str, count()), found.stored.files, strict=False))
+        return file_answer(found, files.get(number))
 
     def file_answer(found: TaskResult, file: StoredFile | None) -> LargeAnswer:
         if file is None:

@@ -23,6 +23,7 @@ from ...push.listeners import Scope
 from ...submission.body import OPTIONS, Submission, read_task
 from ..auth.access import (
     ATTEMPT_TOKENS,
+    ATTEMPT_TOKENS_IN_ADDRESS,
     READERS_OF_ALL,
     SUBMITTERS,
     ApiRequest,
@@ -31,6 +32,7 @@ from ..auth.access import (
     owned_ref,
 )
 from ..bodies import read_as, read_body
+from ..cog_webhook import record_webhook
 from ..middleware import MAY_TAKE_LONG, traceparent, until_gone
 from ..openapi.description import schema_of
 from ..openapi.examples import SUBMISSION_EXAMPLES
@@ -45,7 +47,7 @@ from ..parameters import (
 )
 from ..routing import RouteHandler, Routes
 from ..schemas.bulk import TaskSelection
-from ..schemas.shared import ReasonBody
+from ..schemas.shared import DoneAnswer, ReasonBody
 from ..schemas.tasks import (
     TaskAnswer,
     TaskCount,
@@ -80,6 +82,8 @@ SortedBy = Annotated[
 ]
 WithCount = Annotated[bool, QueryParameter(description="Also count all tasks that match, up to 10,000: `total`")]
 CountedBy = Annotated[str | None, QueryParameter(description="Count by this", schema_extra={"enum": list(COLUMNS)})]
+WebhookToken = Annotated[str | None, QueryParameter(description="The token of the attempt")]
+Concatenate = Annotated[bool, QueryParameter(description="True: output in pieces of text is one text")]
 Prefer = Annotated[
     str | None,
     HeaderParameter(
@@ -220,6 +224,26 @@ def task_routes(container: Container) -> list[RouteHandler]:
         token, the owner's or an admin's, may be no larger than other bodies.
         """
         return await record_update(container, request, task_id)
+
+    @routes.post(
+        "/task/{task_id:str}/cog",
+        "Report a Cog prediction",
+        "The report was taken, or changes nothing any more",
+        request_max_body_size=settings.max_result,
+        takes=ATTEMPT_TOKENS_IN_ADDRESS,
+    )
+    async def take_cog_webhook(
+        request: ApiRequest,
+        task_id: TaskId,
+        token: WebhookToken = None,  # noqa: ARG001 - checked with the request's access
+        concatenate: Concatenate = False,
+    ) -> DoneAnswer:
+        """Accept a prediction from Cog, as its webhook sends it: the end of the attempt that the token was made for.
+
+        The service gives this URL to servers with `"dialect": "cog"` that are registered with `callback`.
+        """
+        ref = await record_webhook(container, request, task_id, concatenates=concatenate)
+        return DoneAnswer(id=ref.id)
 
     @routes.post("/task/{task_id:str}/cancel", "Cancel a task", "The task, cancelled", body=ReasonBody, fails={409})
     async def cancel_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:

@@ -1,10 +1,14 @@
 """Cog's HTTP API (version 0.23; replicate/cog, docs/http.md).
 
-    GET /openapi.json ─► the model streams    ─► PUT /predictions/{id}, Accept: text/event-stream ─► events
-                     └─► it does not          ─► PUT /predictions/{id}                            ─► the prediction
+    GET /openapi.json ─► the model streams  ─► PUT /predictions/{id}, Accept: text/event-stream ─► events
+                     ├─► it does not        ─► PUT /predictions/{id}                            ─► the prediction
+                     └─► nor does it, and the server is registered with `callback`
+                           ─► PUT /predictions/{id}, Prefer: respond-async, with a webhook ─► PROBE, again and again
+                           ─► the webhook ends the task (`api/cog_webhook.py`), and with it the call
 
-The connection is a lease: Cog cancels such a prediction when its last connection closes. So nothing runs on after a
-killed worker, an attempt that ran out of time, or an answer that cannot be read.
+Without the webhook, the connection is a lease: Cog cancels such a prediction when its last connection closes. So
+nothing runs on after a killed worker, an attempt that ran out of time, or an answer that cannot be read. With it, the
+prediction survives: the next attempt on this server cancels it first.
 
 Cog forgets a prediction as soon as it has ended, and a PUT with the same id starts it anew. So whatever asks for a
 prediction that may have ended sends PROBE as its body: Cog refuses that, unless the prediction is running.
@@ -23,17 +27,8 @@ from msgspec import Raw, Struct
 
 from ...events.server import ServerRegistered
 from ...events.task import CancelOutcome
-from .cog_prediction import (
-    Metrics,
-    Model,
-    Prediction,
-    Verdict,
-    last_update,
-    piece_of_output,
-    read_model,
-    read_prediction,
-    split_lines,
-)
+from .cog_prediction import Model, Prediction, Verdict, read_model, read_prediction
+from .cog_progress import Events, Snapshots, last_update, split_lines, whole
 from .contents import as_json
 from .dialect import (
     Answer,
@@ -53,7 +48,7 @@ from .dialect import (
     auth_headers,
 )
 from .reasons import reason_in, shortened
-from .refusals import bad_answer, refusal
+from .refusals import bad_answer, reason_text, refusal
 
 PROBE = b'{"input":5}'
 """Never a valid input: inputs are objects."""
@@ -61,16 +56,22 @@ LONGEST_ID = 40
 PAUSES_OF_REATTACH = (timedelta(0), timedelta(seconds=0.3), timedelta(seconds=1))
 """Pauses before a stream is opened again, counted from its last event. The first is none: a prediction that ends
 meanwhile is forgotten."""
-PAUSE_OF_CANCEL = timedelta(seconds=0.3)
+PAUSE_OF_CANCEL = 0.3
+"""Seconds before each look at a prediction that is being cancelled."""
 LARGEST_HEALTH_ANSWER = 4 * 1024 * 1024
 """Bytes. It has the whole log of the setup."""
 LONGEST_SETUP_LOG = 240
 """Characters of the end of the setup's log in the reason of a status."""
-LARGEST_EVENT = 200 * 1024
-"""Bytes. The piece of output or the log in a larger event is not shown as progress."""
-NOT_SHOWN = "output or a log line of more than 200 KiB was not shown as progress"
 
-_Mode = Literal["asks", "streams", "waits", "posts"]
+PAUSES_OF_PROBES = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0)
+"""Seconds before each look at a prediction that reports by webhook; the last one is repeated."""
+PAUSES_OF_LOSSES = (0.3, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before a server that reports by webhook is asked again, counted from its last answer."""
+PAUSES_OF_WEBHOOK = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
+"""Seconds that a prediction may be gone before its webhook has come. Cog repeats it with growing pauses."""
+GONE = "the prediction has ended, and its webhook has not come: can the server reach this service's callback address?"
+
+_Mode = Literal["asks", "frees", "streams", "waits", "reports", "posts"]
 
 
 class Places(Struct, frozen=True):
@@ -102,8 +103,10 @@ def prediction_id(task_id: str, attempt: int) -> str:
     return hashlib.sha256(f"{task_id}.{attempt}".encode()).hexdigest()[:LONGEST_ID]
 
 
-class _Create(Struct):
+class _Create(Struct, omit_defaults=True):
     input: Raw
+    webhook: str | None = None
+    webhook_events_filter: tuple[str, ...] = ()
 
 
 _encode = msgspec.json.Encoder().encode
@@ -183,6 +186,12 @@ class _CogCall(Conversation):
         """How often the stream broke since its last new event."""
         self._lost: Failed | None = None
         """Why the stream has to be opened again."""
+        self._snapshots = Snapshots()
+        self._probes = 0
+        self._is_accepted = False
+        """The prediction runs without a connection."""
+        self._is_gone = 0
+        """How often the server has said that it does not know the prediction any more."""
         self._is_cancelling = False
         """The server has said that it cancels."""
 
@@ -212,11 +221,24 @@ class _CogCall(Conversation):
 
     def _create(self) -> Request:
         """Return the request that starts the prediction."""
+        if self._mode == "reports":
+            joins = "&concatenate=true" if self._model.concatenates else ""
+            webhook = f"{self._call.callback_url}/cog?token={self._call.callback_token}{joins}"
+            asked = _encode(_Create(self._call.payload, webhook, ("completed",)))
+            return self._request("PUT", self._places.prediction(self._id), asked, Prefer="respond-async")
         body = _encode(_Create(self._call.payload))
         if self._mode == "posts":
             return self._request("POST", self._places.predictions, body)
         accept = "text/event-stream" if self._mode == "streams" else "application/json"
         return self._request("PUT", self._places.prediction(self._id), body, Accept=accept)
+
+    def _probe(self, seconds: float, update: Update | None = None) -> Next:
+        """Return a look at the prediction, after a pause."""
+        request = self._request("PUT", self._places.prediction(self._id), PROBE)
+        return Next(request=request, after=timedelta(seconds=seconds), update=update)
+
+    def _cancelling(self, prediction_id: str) -> Request:
+        return self._request("POST", self._places.at(f"predictions/{prediction_id}/cancel"), b"{}")
 
     def _attach(self) -> Request:
         """Return the request for the events of the running prediction, from the first one."""
@@ -230,6 +252,11 @@ class _CogCall(Conversation):
     def read(self, reply: Reply) -> Turn:
         if self._mode == "asks":
             return self._start(reply)
+        if self._mode == "frees":
+            self._mode = "reports"
+            return Next(request=self._create())
+        if self._mode == "reports" and (self._is_accepted or reply.status == 202):
+            return self._read_snapshot(reply)
         if self._lost is not None:
             return self._read_attached(reply, self._lost)
         if reply.status == 406 and self._mode == "streams":  # it does not stream after all
@@ -243,7 +270,7 @@ class _CogCall(Conversation):
             return Failed(kind="error", error=error)
         if reply.status == 422 or 200 <= reply.status < 300:
             try:
-                return self.verdict.whole(read_prediction(reply.body), reply.elapsed_ms)
+                return whole(self.verdict, read_prediction(reply.body), reply.elapsed_ms)
             except BadAnswer as error:
                 if reply.status != 422:
                     return bad_answer(reply, f"the answer {error}")
@@ -258,8 +285,31 @@ class _CogCall(Conversation):
             return refusal(self._dialect, self._server, reply)
         if reply.status == 200:
             self._model = read_model(reply.body)
-        self._mode = "streams" if self._model.streams else "waits"
+        self._mode = "streams" if self._model.streams else "reports" if self._server.callback else "waits"
+        if self._mode == "reports" and self._call.attempt > 1:  # its worker may have been killed
+            self._mode = "frees"
+            return Next(request=self._cancelling(prediction_id(self._call.task_id, self._call.attempt - 1)))
         return Next(request=self._create())
+
+    def _read_snapshot(self, reply: Reply) -> Turn:
+        """Return what follows a look at a prediction that reports by webhook."""
+        update: Update | None = None
+        if reply.status == 202:
+            try:
+                update = self._snapshots.update(read_prediction(reply.body))
+            except BadAnswer as error:
+                if self._is_accepted:
+                    return bad_answer(reply, f"the answer {error}")
+        elif reply.status in (200, 404, 409, 422, 503):  # 503: it was restarted
+            if self._is_gone >= len(PAUSES_OF_WEBHOOK):
+                return Failed(kind="error", error=GONE)
+            self._is_gone += 1
+            return self._probe(PAUSES_OF_WEBHOOK[self._is_gone - 1])
+        else:
+            return self.lost(Failed(kind="error", error=reason_text(reply)))
+        self._is_accepted, self._losses = True, 0
+        self._probes += 1
+        return self._probe(PAUSES_OF_PROBES[min(self._probes, len(PAUSES_OF_PROBES)) - 1], update)
 
     def _read_attached(self, reply: Reply, lost: Failed) -> Turn:
         """Return what an answer without events means after the stream broke."""
@@ -270,6 +320,9 @@ class _CogCall(Conversation):
         )
 
     def lost(self, failure: Failed) -> Turn:
+        if self._is_accepted and self._losses < len(PAUSES_OF_LOSSES):
+            self._losses += 1
+            return self._probe(PAUSES_OF_LOSSES[self._losses - 1])
         if self._mode != "streams":
             return failure
         self._lost = self._lost or failure
@@ -291,76 +344,25 @@ class _CogCall(Conversation):
         update = self._events.rest(last_update(prediction))
         return answer if update is None else Final(update=update, answer=answer)
 
+    @property
+    def awaits_report(self) -> bool:
+        return self._is_accepted
+
     # Cancellation
 
     def cancel(self) -> Request | None:
-        if self._mode not in ("streams", "waits"):
-            return None
-        return self._request("POST", self._places.at(f"predictions/{self._id}/cancel"), b"{}")
+        return self._cancelling(self._id) if self._mode in ("streams", "waits", "reports") else None
 
     def read_cancel(self, reply: Reply | None) -> CancelOutcome | Next:
         """Ask until the prediction is gone. Cog's 200 says only that it will tell the model."""
         if reply is None:
-            return "confirmed" if self._mode == "asks" else "requested"
+            return "confirmed" if self._mode in ("asks", "frees") else "requested"
         is_running = reply.status == 202
         is_told = reply.status == 200 and not self._is_cancelling
         if is_told or is_running:
             self._is_cancelling = True
-            probe = self._request("PUT", self._places.prediction(self._id), PROBE)
-            return Next(request=probe, after=PAUSE_OF_CANCEL)
+            return self._probe(PAUSE_OF_CANCEL)
         return "confirmed" if self._is_cancelling and reply.status in (200, 409, 422) else "unconfirmed"
-
-
-class Events:
-    """The events of a prediction's stream that have been read. A stream that is opened again repeats them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._metrics = Metrics()
-        self._line = ""
-        """The end of the log, without a line end so far."""
-        self._is_incomplete = False
-
-    def update(self, event: str, content: dict[str, Any], size: int) -> Update | None:
-        """Return what a new event reports; None if it is no progress."""
-        if size > LARGEST_EVENT:
-            self._is_incomplete = True
-            return None
-        match event:
-            case "output":
-                output = piece_of_output(content.get("chunk"))
-                return self._noted(Update(output=output)) if output else None
-            case "log":
-                lines = self._lines(content.get("data"))
-                return self._noted(Update(lines=lines)) if lines else None
-            case "metric":
-                changed = self._metrics.change(content.get("name"), content.get("value"), content.get("mode"))
-                return self._noted(Update(custom_data=changed)) if changed is not None else None
-            case _:
-                return None
-
-    def rest(self, last: Update | None) -> Update | None:
-        """Return what was not reported when the prediction ended. Its log has been seen, but for the last line."""
-        lines = tuple(split_lines(self._line))
-        self._line = ""
-        if last is None and not lines and not self._is_incomplete:
-            return None
-        return self._noted(Update(lines=lines, custom_data=(last or Update()).custom_data))
-
-    def _noted(self, update: Update) -> Update:
-        if not self._is_incomplete:
-            return update
-        self._is_incomplete = False
-        return msgspec.structs.replace(update, notes=(NOT_SHOWN,))
-
-    def _lines(self, data: Any) -> tuple[str, ...]:
-        """Return the lines that a piece of the log completes."""
-        if not isinstance(data, str):
-            return ()
-        text = self._line + data
-        end = max(text.rfind("\n"), text.rfind("\r"), len(text) - 1 if len(text) > LARGEST_EVENT else -1) + 1
-        self._line = text[end:]
-        return tuple(split_lines(text[:end]))
 
 
 class _PredictionStream(StreamReader):

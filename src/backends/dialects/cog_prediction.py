@@ -13,7 +13,7 @@ import base64
 import binascii
 import math
 import re
-from typing import Any, Literal, TypeAlias, TypeGuard
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -21,30 +21,20 @@ from msgspec import Raw, Struct
 from ...events.envelope import NULL
 from ...events.task_type import Accepts
 from .contents import as_json, file_of
-from .dialect import Answer, BadAnswer, Completed, Failed, FailedByBackend, File, Final, Update
+from .dialect import Answer, BadAnswer, Completed, Failed, FailedByBackend, File
 from .reasons import shortened
 from .results import seen
-from .task_update import LONGEST_LINE, LONGEST_MESSAGE, NAN_IN_DATA, wrapped
+from .task_update import LONGEST_MESSAGE, NAN_IN_DATA, wrapped
 
 LARGEST_SCHEMA = 4 * 1024 * 1024
 """Bytes. A model with a larger schema is called without knowing what it can do."""
 MOST_FILES = 100
 """Files of one result: its event names each. Further ones stay data URIs."""
-MOST_LINES = 500
-"""Lines of a log that comes whole."""
-LONGEST_LOG = 128 * 1024
-"""Characters of a log that comes whole: one report may have 256 KiB."""
-MOST_METRICS = 64
-MOST_APPENDED = 100
-"""Values of one metric that is appended to."""
-LARGEST_METRIC = 1_000
-"""Bytes of JSON of one value."""
 CANCELED = "the server cancelled the prediction"
 
 Status: TypeAlias = Literal["starting", "processing", "succeeded", "failed", "canceled"]
 
 _DATA_URI = re.compile(r"data:(?P<type>[^;,]{0,130})(?:;[^;,]{0,100}){0,5};base64,")
-_LINE_ENDS = re.compile(r"[\r\n]+")
 _BLAME = re.compile(r"(Prediction failed: )+")
 """Cog puts this before the error of a model, sometimes twice."""
 _encode = msgspec.json.Encoder().encode
@@ -64,6 +54,7 @@ class Prediction(Struct, kw_only=True):
     """A prediction, or a snapshot of one."""
 
     status: Status
+    id: Any = None
     output: Raw = NULL
     error: Any = None
     logs: Any = None
@@ -133,12 +124,6 @@ class Verdict(Struct, frozen=True, kw_only=True):
             case _:
                 raise BadAnswer("is a prediction that has not ended")
 
-    def whole(self, prediction: Prediction, elapsed_ms: int) -> Answer | Final:
-        """Return the answer of a prediction whose logs and metrics were not seen before. Raises BadAnswer."""
-        answer = self.of(prediction, elapsed_ms)
-        update = last_update(prediction)
-        return answer if update is None else Final(update=update, answer=answer)
-
     def _completed(self, prediction: Prediction, elapsed_ms: int) -> Completed:
         data, file, files = with_files(self.task_id, bytes(self._output(prediction)))
         if file is not None and self.accepts == "json":
@@ -152,6 +137,10 @@ class Verdict(Struct, frozen=True, kw_only=True):
     def _failed(self, prediction: Prediction, elapsed_ms: int) -> FailedByBackend:
         error = prediction.error if isinstance(prediction.error, str) else ""
         reason = shortened(_BLAME.sub("", error, count=1).strip(), LONGEST_MESSAGE) or "the server reports failure"
+        return self.failed(prediction, reason, elapsed_ms)
+
+    def failed(self, prediction: Prediction, reason: str, elapsed_ms: int) -> FailedByBackend:
+        """Return the failure of a task whose prediction has ended, for this reason."""
         metadata = {**seen(self.server_id, "FAILED", elapsed_ms), **_measured(prediction), "message": reason}
         return FailedByBackend(wrapped(self.task_id, bytes(self._output(prediction)), **metadata), reason)
 
@@ -162,7 +151,7 @@ def _measured(prediction: Prediction) -> dict[str, Any]:
     if not isinstance(metrics, dict) or not metrics:
         return {}
     seconds = metrics.get("predict_time")
-    times = {"model_time": round(seconds * 1000)} if _is_number(seconds) else {}
+    times = {"model_time": round(seconds * 1000)} if isinstance(seconds, float) and 0 <= seconds < math.inf else {}
     return {**times, "custom_data": prediction.metrics}
 
 
@@ -207,6 +196,11 @@ def _reference(path: str, file: File) -> dict[str, Any]:
     return {"$ref": path, "mediaType": file.media_type, "bytes": len(file.content)}
 
 
+def is_data_uri(text: str) -> bool:
+    """Return True for a text that begins like a base64 data URI."""
+    return _DATA_URI.match(text) is not None
+
+
 def read_data_uri(text: str) -> File | None:
     """Return the file in a data URI (RFC 2397) that is base64, None for any other text."""
     found = _DATA_URI.match(text)
@@ -217,79 +211,3 @@ def read_data_uri(text: str) -> File | None:
     except (binascii.Error, UnicodeEncodeError):
         return None
     return file_of(found["type"].strip().lower(), content)
-
-
-# Progress
-
-
-def last_update(prediction: Prediction) -> Update | None:
-    """Return the log and the metrics of a prediction as progress; None without either."""
-    logs = prediction.logs if isinstance(prediction.logs, str) else ""
-    lines, notes = log_lines(logs)
-    metrics = prediction.metrics if bytes(prediction.metrics).strip() not in (b"null", b"{}") else NULL
-    if not lines and metrics == NULL:
-        return None
-    return Update(lines=lines, custom_data=metrics, notes=notes)
-
-
-def log_lines(log: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the last lines of a log, and a note if some are left out."""
-    lines = split_lines(log[-LONGEST_LOG:])
-    kept = tuple(lines[-MOST_LINES:])
-    is_cut = len(log) > LONGEST_LOG or len(lines) > MOST_LINES
-    return kept, ("the first lines of the log were left out",) if is_cut else ()
-
-
-def split_lines(log: str) -> list[str]:
-    """Return the lines of a log that are not empty. A progress bar ends its lines with a carriage return."""
-    return [shortened(line, LONGEST_LINE) for line in _LINE_ENDS.split(log) if line.strip()]
-
-
-def piece_of_output(chunk: Any) -> str:
-    """Return a piece of output as text: other JSON on a line of its own. A file is not shown: the result has it."""
-    if isinstance(chunk, str):
-        return "" if _DATA_URI.match(chunk) else chunk
-    return "" if chunk is None or _has_file(chunk) else f"{_encode(chunk).decode()}\n"
-
-
-def _has_file(content: Any) -> bool:
-    match content:
-        case str():
-            return _DATA_URI.match(content) is not None
-        case list():
-            return any(map(_has_file, content))
-        case dict():
-            return any(map(_has_file, content.values()))
-        case _:
-            return False
-
-
-class Metrics:
-    """The metrics of a prediction as its events change them. What is too large for progress comes with the result."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
-
-    def change(self, name: Any, value: Any, mode: Any) -> Raw | None:
-        """Change a metric; return all of them, None if nothing changed."""
-        if not isinstance(name, str) or len(name) > LARGEST_METRIC or len(_encode(value)) > LARGEST_METRIC:
-            return None
-        known = self._values.get(name)
-        if name not in self._values and len(self._values) >= MOST_METRICS:
-            return None
-        match mode:
-            case "increment" if _is_number(value) and (known is None or _is_number(known)):
-                self._values[name] = (known or 0) + value
-            case "append" if known is None or isinstance(known, list):
-                self._values[name] = [*(known or []), value][-MOST_APPENDED:]
-            case "replace" if value is None:
-                self._values.pop(name, None)
-            case "replace":
-                self._values[name] = value
-            case _:
-                return None
-        return Raw(_encode(self._values))
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf

@@ -271,6 +271,11 @@ class Conversation(ABC):
         """Return what follows a request that could not be sent, or whose answer was cut: the failure, or a Next."""
         return failure
 
+    @property
+    def awaits_report(self) -> bool:
+        """Return True if only a report by callback can end the attempt well: then the call ends with the report."""
+        return False
+
     def cancel(self) -> Request | None:
         """Return the request that stops the attempt; None if closing the connection is all that can be done.
 

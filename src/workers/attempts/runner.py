@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from ...backends.client import BackendClient
 from ...backends.dialects import dialect_of
 from ...backends.dialects.dialect import Accepted, Answer, Busy, Call, Failed, Unsent
-from ...backends.exchanges import CancelReport
+from ...backends.exchanges import CancelReport, Exchanges
 from ...clock import secret_token
 from ...commands.handler import Known
 from ...commands.server import CircuitIsOpen, Present, TryCircuit
@@ -111,6 +111,10 @@ class _UnderWay(Struct):
     """The request of a puller that is reserved for it; None: it is pushed, or the request has its answer."""
     returned_because: str = "the worker is shutting down"
     """Why the attempt is returned if its call is given up."""
+    exchanges: Exchanges | None = None
+    """The call."""
+    is_over: bool = False
+    """The server has reported the end of the attempt while the call was open."""
 
     @property
     def is_cancelled(self) -> bool:
@@ -184,6 +188,20 @@ class AttemptRunner:
             if under_way.is_cancelled:
                 under_way.give_up()
 
+    def is_calling(self, ref: TaskRef) -> bool:
+        """Return True if this process waits for a server's answer on a task."""
+        under_way = self._under_way.get(ref)
+        return under_way is not None and under_way.calling is not None
+
+    def end_call(self, ref: TaskRef, attempt: int) -> None:
+        """End the call of an attempt whose end its server has reported by callback. The server is not told."""
+        under_way = self._under_way.get(ref)
+        if under_way is None or under_way.attempt != attempt or under_way.calling is None:
+            return
+        if under_way.exchanges is not None and under_way.exchanges.end():
+            under_way.is_over = True
+            under_way.give_up()
+
     async def drain(self, grace_seconds: float) -> None:
         """Wait for the attempts under way; return those to the queue that take longer than the grace."""
         if self._running:
@@ -230,10 +248,11 @@ class AttemptRunner:
             if claimed is None:
                 return
             answer = await self._call(queued, server, claimed, token, keys, parents, under_way)
-            if answer is not None:
+            if answer is not None or under_way.is_over:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
+                judged = answer or Accepted(None)  # it accepted the task, and has reported
                 consequence = self._circuit_breaker.count(
-                    server, queued.ref, queued.submitted.task_type, claimed.state, answer
+                    server, queued.ref, queued.submitted.task_type, claimed.state, judged
                 )
         finally:
             if under_way.ask is not None:
@@ -244,6 +263,8 @@ class AttemptRunner:
                 self._slots.end(server_id, queued.ref, continues=isinstance(answer, Accepted))
         if answer is None:
             await self._give_up(queued, claimed, under_way)
+            if consequence is not None:
+                await self._circuit_breaker.update(server, consequence)
             return
         is_recorded = await self._outcomes.record(queued.ref, server_id, claimed, answer)
         self._forget(queued.ref, under_way)  # a retry may come at once
@@ -344,7 +365,9 @@ class AttemptRunner:
         if self._is_given_up(under_way):
             return None
         on_update = self._outcomes.forwarder(queued.ref, claimed)
-        exchanges = self._backend.begin(dialect_of(server.settings, definition), server.settings, call, on_update)
+        exchanges = under_way.exchanges = self._backend.begin(
+            dialect_of(server.settings, definition), server.settings, call, on_update
+        )
         under_way.calling = attempt = asyncio.current_task()
         assert attempt is not None
         try:
@@ -384,6 +407,10 @@ class AttemptRunner:
         return self._stopping or under_way.is_cancelled
 
     async def _give_up(self, queued: ReadyTask, claimed: Known[TaskState], under_way: _UnderWay) -> None:
+        if under_way.is_over:
+            self._forget(queued.ref, under_way)
+            await self._in_flight.ack(queued.message)
+            return
         if under_way.is_cancelled:  # the log says so already
             self._forget(queued.ref, under_way)  # a retry may come at once
             await self._in_flight.ack(queued.message)
