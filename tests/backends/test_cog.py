@@ -164,6 +164,7 @@ def test_the_schema_decides_how_a_prediction_is_asked_for(schema: str, accept: s
     first = conversation.begin()
     assert not isinstance(first, Failed)
     assert (first.method, first.url) == ("GET", "http://cog:5000/openapi.json")
+    assert first.headers["Connection"] == "close"
 
     turn = conversation.read(reply(schema))
 

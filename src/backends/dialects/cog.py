@@ -212,7 +212,8 @@ class _CogCall(Conversation):
     # Requests
 
     def begin(self) -> Request:
-        return self._request("GET", self._places.at("openapi.json"))
+        # Over a connection of its own: the answer has no mark of the attempt, and would put kept connections in doubt.
+        return self._request("GET", self._places.at("openapi.json"), Connection="close")
 
     def _request(self, method: str, url: str, body: bytes | None = None, **headers: str) -> Request:
         content = {} if body is None else {"Content-Type": "application/json"}
