@@ -132,6 +132,9 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Name of the model that a server must serve; empty: any server of the type's. Set only where servers are chosen by
     model."""
 
+    session: str = ""
+    """Digest that the tasks of a session share; they go to the same server if it has a free slot. Empty: of none."""
+
     @property
     def requirements(self) -> dict[str, str]:
         """Return the labels that a server must have, with the model under MODEL."""

@@ -50,6 +50,8 @@ class TypeDefined(Event, frozen=True, kw_only=True):
     accepts: Accepts = "any"
     indexed: tuple[str, ...] = ()
     """Paths of the payload that lists may be filtered by: `$.customer`."""
+    session_affinity: bool = False
+    """Tasks of one session go to the same server, as long as it has a free slot."""
     dialect: str = ""
     """Name of the wire format of servers that name none of their own; empty: `taskstream`."""
     schema_source: SchemaSource | None = None

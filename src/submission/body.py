@@ -27,7 +27,7 @@ from ..settings import Settings
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
 from ..wire.json_text import deeper_than, half_surrogate
 from ..wire.validation_errors import invalid, malformed
-from .choice import model_in
+from .choice import model_in, session_in
 from .payload_schema import PayloadSchema
 
 SCHEMA_CACHE = 256
@@ -197,6 +197,8 @@ class TypeRules:
             plan = replace(plan or NO_PLAN, project=request.project)
         if self._fleet.chooses_by_model(own.name) and (model := _model_of(request)):
             plan = replace(plan or NO_PLAN, model=model)
+        if own.session_affinity and (session := session_in(request.payload, request.owner)):
+            plan = replace(plan or NO_PLAN, session=session)
         return TaskSubmitted(
             owner=request.owner,
             task_type=submission.type,

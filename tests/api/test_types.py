@@ -35,6 +35,7 @@ RESIZE = {
     "busyFor": 600,
     "indexed": ["$.customer"],
     "dialect": "taskstream",
+    "sessionAffinity": False,
 }
 
 

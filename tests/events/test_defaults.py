@@ -31,6 +31,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "prefer": {},
         "require": {},
         "model": "",
+        "session": "",
     },
     task.TaskSubmitted: {
         "project": "",
@@ -136,6 +137,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "on_conflict": "wait",
         "busy_for": None,
         "accepts": "any",
+        "session_affinity": False,
         "indexed": (),
         "dialect": "",
         "schema_source": None,

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from taskstream.events.task import MODEL
+from taskstream.scheduling.affinity import attachment
 from taskstream.settings import Balancing
 from taskstream.workers.fleet.capacity import Candidate, Capacity, ServerCapacity, policy
 
@@ -122,6 +123,9 @@ class Scan(RuleBasedStateMachine):
         most = max((shared(each, prefer) for each in found), default=0)
         best = [each for each in found if shared(each, prefer) == most]
         self.compare(best, task_type, server_id, require, prefer)
+        attached = max(best, key=lambda each: attachment("session", each.server_id, each.weight), default=None)
+        chosen = self.index.choose(task_type, server_id, require, prefer, session="session")
+        assert chosen == (attached.server_id if attached else None)
 
     @rule(kept=st.sets(ids), server_id=ids, task_type=st.sampled_from(TYPES))
     def those_kept_are_not_chosen(self, kept: set[str], server_id: str, task_type: str) -> None:

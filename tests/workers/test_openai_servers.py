@@ -202,3 +202,29 @@ async def test_models_are_part_of_the_registration(service: Service, vllm: VllmS
     assert sent_back["reset"] == []
     assert "models" in left_out["reset"]
     assert after["models"] == "discover"
+
+
+# Sessions
+
+
+async def test_tasks_of_a_session_go_to_the_same_server_and_to_another_if_it_is_full(
+    service: Service, vllm: VllmServer, others: VllmServer
+) -> None:
+    await service.admin.done("PUT", "/api/types/chat", {"sessionAffinity": True})
+    await register(service, vllm, "v1", maxConcurrent=1)
+    await register(service, others, "v2", maxConcurrent=1)
+
+    async def served_by(user: str) -> str:
+        details = await service.alice.ended(await service.alice.submit({**chat("tell", user=user), "type": "chat"}))
+        return str(details["serverId"])
+
+    first = {user: await served_by(user) for user in ("ann", "ben", "cem", "dee", "eve", "fay")}
+    again = {user: await served_by(user) for user in first}
+    full = vllm if first["ann"] == "v1" else others
+    await service.alice.submit({**chat("hold", user="ann"), "type": "chat"})
+    await wait_until(lambda: full.running == 1, "the server to be full")
+    elsewhere = await served_by("ann")
+
+    assert again == first
+    assert set(first.values()) == {"v1", "v2"}
+    assert elsewhere != first["ann"]

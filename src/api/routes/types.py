@@ -59,6 +59,7 @@ async def define_type(container: Container, name: str, body: TypeBody, signed: O
         busy_for=_duration(body.busy_for),
         accepts=body.accepts,
         indexed=tuple(dict.fromkeys(body.indexed)),
+        session_affinity=body.session_affinity,
         dialect=read_dialect(body.dialect),
     )
     command = DefineType(definition=definition, keeps_pool=body.pool is UNSET)

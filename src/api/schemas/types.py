@@ -65,6 +65,9 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True)
     indexed: Annotated[list[IndexedPath], Meta(max_length=8)] = []
     """Fields of the payload that lists can be filtered by: `$.order.customer` by `payload.order.customer=acme`.
     Of tasks submitted from now on; values that are text of up to 200 characters, numbers, true or false."""
+    session_affinity: bool = False
+    """Tasks of one session go to the same server if it has a free slot. A session is named by `user` in the payload, or
+    is a conversation whose `messages` begin alike."""
     dialect: DialectName | None = None
     """Wire format of its servers that are registered without one; null: `taskstream`."""
 
@@ -103,6 +106,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """Accepted answers of its servers: JSON only, or also text, a file, or nothing."""
     indexed: list[str]
     """Fields of the payload that lists can be filtered by."""
+    session_affinity: bool
+    """True: tasks of one session go to the same server if it has a free slot."""
     dialect: str
     """Wire format of its servers that are registered without one."""
     pause: PauseInfo | None
@@ -147,5 +152,6 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         busy_for=(own.busy_for or BUSY_FOR).total_seconds(),
         accepts=own.accepts,
         indexed=list(own.indexed),
+        session_affinity=own.session_affinity,
         dialect=own.dialect or "taskstream",
     )

@@ -27,6 +27,7 @@ from ...events.envelope import Actor
 from ...instants import from_nanoseconds
 from ...runtime import metrics
 from ...runtime.service import Service
+from ...scheduling.affinity import attachment
 from ...scheduling.eligibility import is_able
 from ...scheduling.queue_order import ReadyQueue, in_queue_order, must_wait, tasks_to_take
 from ...scheduling.redelivery import FIRST_RETURN, LONGEST_RETURN, RedeliveryDelays, TaskKind, growing
@@ -295,14 +296,17 @@ class Dispatcher(Service):
             return
         require, prefer = _labels(ready)
         kept = self._kept_from(queue, ready.message)
-        server_id = self._slots.choose(ready.submitted.task_type, ready.avoid, require, prefer, kept, ready.ref)
+        session = _session(ready)
+        server_id = self._slots.choose(
+            ready.submitted.task_type, ready.avoid, require, prefer, kept, ready.ref, session
+        )
         if self._runner.is_under_way(ready.ref):  # a second message of the task: the first one's work comes first
             await self._pass_over(queue, ready, growing(delivered))
         elif server_id is None:
             await self._nak_unplaced(queue, ready, delivered)
         elif delivered <= RETURNS_FOR_ANOTHER_SERVER and (
             (server_id == ready.avoid and self._another_could(ready))
-            or (prefer and self._another_is_preferred(ready, prefer, server_id))
+            or ((prefer or session) and self._another_is_preferred(ready, prefer, session, server_id))
         ):
             await self._pass_over(queue, ready, ANOTHER_WORKER)
         else:
@@ -364,12 +368,14 @@ class Dispatcher(Service):
             for server in self._fleet.servers()
         )
 
-    def _another_is_preferred(self, ready: ReadyTask, prefer: Mapping[str, str], server_id: str) -> bool:
-        """Return True if another worker's server could take a task and has more of the labels it prefers."""
-        least = _shared(self._fleet.server(server_id), prefer)
+    def _another_is_preferred(self, ready: ReadyTask, prefer: Mapping[str, str], session: str, server_id: str) -> bool:
+        """Return True if another worker's server could take a task and has more of the labels it prefers, or as many
+        and its session is attached to it.
+        """
+        least = _rank(self._fleet.server(server_id), prefer, session)
         require, _ = _labels(ready)
-        return least < len(prefer) and any(
-            _shared(server, prefer) > least
+        return (least[0] < len(prefer) or bool(session)) and any(
+            _rank(server, prefer, session) > least
             and server.server_id != ready.avoid
             and not self._slots.is_assigned(server.server_id)
             and is_able(server, ready.submitted.task_type, require)
@@ -377,9 +383,16 @@ class Dispatcher(Service):
         )
 
 
-def _shared(server: Present, labels: Mapping[str, str]) -> int:
-    """Return how many of these labels a server has."""
-    return len(server.settings.labels.items() & labels.items())
+def _rank(server: Present, labels: Mapping[str, str], session: str) -> tuple[int, float]:
+    """Return how many of these labels a server has, and its score for a session."""
+    settings = server.settings
+    score = attachment(session, server.server_id, settings.weight) if session else 0.0
+    return len(settings.labels.items() & labels.items()), score
+
+
+def _session(ready: ReadyTask) -> str:
+    plan = ready.submitted.plan
+    return plan.session if plan is not None else ""
 
 
 def _labels(ready: ReadyTask) -> tuple[Mapping[str, str], Mapping[str, str]]:

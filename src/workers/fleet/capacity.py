@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, assert_never
 from msgspec import Struct, field
 
 from ...events.task import MODEL
+from ...scheduling.affinity import attachment
 from ...settings import Balancing
 
 NO_LABELS: Mapping[str, str] = {}
@@ -126,17 +127,19 @@ class Capacity:
         require: Mapping[str, str] = NO_LABELS,
         prefer: Mapping[str, str] = NO_LABELS,
         kept: Collection[str] = (),
+        session: str = "",
     ) -> str | None:
         """Return the server that gets the next task of a type; None if none has a free slot.
 
-        The server has all required labels, and no other has more of the preferred ones. The one to `avoid` is chosen
-        only if there is no other, those in `kept` never. Costs O(log servers) without labels; with labels it goes over
-        the servers that have them.
+        The server has all required labels, and no other has more of the preferred ones; of several, it is the one that
+        the session is attached to. The one to `avoid` is chosen only if there is no other, those in `kept` never. Costs
+        O(log servers) without labels and session; with labels it goes over the servers that have them, with a session
+        over those with a free slot.
         """
         if not kept:
-            return self._choose_by_labels(task_type, avoid, require, prefer)
+            return self._choose_by_labels(task_type, avoid, require, prefer, session)
         with self._without(kept):
-            return self._choose_by_labels(task_type, avoid, require, prefer)
+            return self._choose_by_labels(task_type, avoid, require, prefer, session)
 
     def able(self, task_type: str, require: Mapping[str, str]) -> list[str]:
         """Return the servers with a free slot that can take tasks of a type and have all required labels."""
@@ -161,21 +164,27 @@ class Capacity:
                 self.put(server)
 
     def _choose_by_labels(
-        self, task_type: str, avoid: str, require: Mapping[str, str], prefer: Mapping[str, str]
+        self, task_type: str, avoid: str, require: Mapping[str, str], prefer: Mapping[str, str], session: str
     ) -> str | None:
-        if not require and not prefer:
+        if not require and not prefer and not session:
             return self._choose_any(task_type, avoid)
-        having = self._having(require or prefer, all_of=bool(require))
+        if require or not session:
+            having = self._having(require or prefer, all_of=bool(require))
+        else:
+            having = map(self._servers.__getitem__, self._with_free_slot)
         found = [each for each in having if not each.types or task_type in each.types]
         others = [each for each in found if each.candidate.server_id != avoid]
-        if not require and not others:
+        if not require and not others and not session:
             return self._choose_any(task_type, avoid)
         found = others or found
         best = max((each.shared_labels(prefer) for each in found), default=0) if prefer else 0
+        equals = [each.candidate for each in found if not prefer or each.shared_labels(prefer) == best]
+        if session:
+            scores = ((attachment(session, each.server_id, each.weight), each.server_id) for each in equals)
+            return max(scores, default=(0.0, None))[1]
         candidates = self._policy.new_candidates()
-        for each in found:
-            if not prefer or each.shared_labels(prefer) == best:
-                candidates.put(each.candidate)
+        for each in equals:
+            candidates.put(each)
         return self._policy.choose([candidates])
 
     def _having(self, labels: Mapping[str, str], *, all_of: bool) -> Iterable[ServerCapacity]:

@@ -389,10 +389,12 @@ class Slots:
         prefer: Mapping[str, str] = NO_LABELS,
         kept: Iterable[TaskKind] = (),
         ref: TaskRef | None = None,
+        session: str = "",
     ) -> str | None:
         """Return the id of the server that gets the next task of a type; None if none has a free slot.
 
-        It has all required labels, and no other has more of the preferred ones. The one to `avoid` is chosen only if
+        It has all required labels, and no other has more of the preferred ones; of several, it is the one that the
+        session is attached to. The one to `avoid` is chosen only if
         there is no other; not chosen are servers kept for tasks of some kinds, those whose trial is kept from the task
         `ref`, and those that have refused its owner.
         """
@@ -407,7 +409,7 @@ class Slots:
             closed |= {load.server_id for load in loads if load.busy.rests_until(ref.owner) > now}
         if self._pulled:
             closed |= self._unasked(task_type, require)
-        return self._capacity.choose(task_type, avoid, require, prefer, closed)
+        return self._capacity.choose(task_type, avoid, require, prefer, closed, session)
 
     def serves(self, pool: str) -> bool:
         """Return True if a server that may be sent tasks serves a pool, whether or not it has a free slot."""
