@@ -34,7 +34,7 @@ WORKERS = ("worker-1", "worker-2")
 BACKENDS = ("backend-1", "backend-2", "backend-3")
 MODELS = "models"
 """The process of the servers that speak other dialects."""
-MODEL_SERVERS: tuple[str, ...] = ("cog", "openai", "oip")
+MODEL_SERVERS = ("bare", "jobs", "cog", "openai", "oip")
 MODEL_TYPE = "models"
 """The type of the tasks of those servers."""
 PULLED = "pulled"
