@@ -17,6 +17,8 @@ from .schedule import BACKENDS, MODEL_SERVERS, MODEL_TYPE, MODELS, PULLED, PULLE
 
 TYPES: dict[str, Line] = {"batch": {"attempts": 4}, MODEL_TYPE: {"attempts": 4, "pool": "default"}}
 """Definitions of the types that are not of held tasks."""
+HELD = ("limited", "keyed", "paired", "newest")
+"""Types of held tasks."""
 
 
 class Part(Struct, frozen=True, kw_only=True):
@@ -93,7 +95,7 @@ def _model(manner: str, limit: int, *more: str, busy_seconds: float = 0.0, extra
 
 
 FLEET: dict[str, Part] = {
-    "backend-1": Part(limit=4, extra_chance=0.2),
+    "backend-1": Part(limit=4, types=frozenset({"default", "batch", *HELD}), extra_chance=0.2),
     "backend-2": Part(limit=3, types=frozenset({"default", "limited", "keyed", "newest"}), busy_seconds=1.5),
     "backend-3": Part(limit=5, types=frozenset({"default", "batch", "limited", "paired", "newest"}), reports=True),
     "bare": _model("bare", 2, "default", extra_chance=0.2),
@@ -103,7 +105,7 @@ FLEET: dict[str, Part] = {
     "oip": _model("oip", 2, busy_seconds=1.0, extra_chance=0.1),
     PULLED: Part(limit=3, types=frozenset({MODEL_TYPE, "default", "limited"}), reports=True, pullers=PULLERS),
 }
-"""By name. `backend-1` serves every type."""
+"""By name."""
 EVERY = (*BACKENDS, *MODEL_SERVERS, PULLED)
 """All that a run with faults has."""
 
