@@ -41,6 +41,21 @@ async def test_a_server_is_asked_what_it_speaks_and_shown_with_the_evidence(api:
     assert {one.method for one in program.asked} == {"GET"}
 
 
+async def test_a_preset_applies_to_what_is_found_and_the_registration_stays(api: Service, program: Program) -> None:
+    program.answers |= {"/v2": {"name": "kserve", "version": "1"}, "/v1/models/m:predict": {"predictions": [1]}}
+    predict = f"{program.base_url}/v1/models/m:predict"
+
+    registered = await api.admin.done("POST", "/api/servers", registration("", endpoints={"predict": predict}))
+    shown = (await api.admin.get("/api/servers/s1")).body
+    found = await api.admin.done("POST", "/api/servers/s1/try", {"payload": {"instances": [1]}})
+    again = await api.admin.done("POST", "/api/servers", shown)
+
+    assert (registered["detected"]["preset"], shown["dialectDetected"]["preset"]) == ("kserve-v1", "kserve-v1")
+    assert (found["dialect"], found["verdict"]["result"]["data"]) == ("bare", [1])
+    assert (shown["dialect"], shown["exchange"], again["reset"]) == ("auto", None, [])
+    assert (await api.admin.get("/api/servers/s1"))["dialectDetected"] == shown["dialectDetected"]
+
+
 async def test_the_same_registration_again_asks_nothing(api: Service, program: Program) -> None:
     program.answers["/v2"] = MLSERVER
     await api.admin.done("POST", "/api/servers", registration(program.base_url))

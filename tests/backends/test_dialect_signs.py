@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from taskstream.backends.dialects.detection import PROBES, Detection, base_of
 from taskstream.backends.dialects.dialect import Request
 from taskstream.events.server import ServerRegistered
 
-from .recorded_answers import recorded_answers
+from .recorded_answers import RECORDED
 
 DIALECTS = ("bare", "cog", "oip", "openai")
 TEI = {"model_id": "b", "max_client_batch_size": 32}
@@ -54,6 +55,7 @@ def asked(answers: dict[str, Any], server: ServerRegistered | None = None) -> De
         (OLLAMA, "/api/embed", "bare", "", "Ollama"),
         (COMFYUI, "/api/prompt", "bare", "comfyui", "ComfyUI 0.3"),
         (GRADIO, "/gradio_api/call/predict", "bare", "gradio-call", "Gradio 5.1"),
+        ({"/v2": {"name": "kserve", "version": "1"}}, "/v1/models/m:predict", "bare", "kserve-v1", "kserve 1"),
         ({"/sdapi/v1/cmd-flags": {"api": True}}, "/sdapi/v1/txt2img", "bare", "a1111", "Stable Diffusion web UI"),
         ({"/v1/models": LISTED}, "/v1/chat/completions", "openai", "", "vllm"),
         ({"/info": {**TEI, "max_best_of": 2}, "/v1/models": LISTED}, "/", "openai", "", "vllm"),
@@ -66,19 +68,30 @@ def test_a_sign_means_its_dialect(answers: dict[str, Any], path: str, dialect: s
     assert (found.dialect, found.preset, found.program) == (dialect, preset, program)
 
 
-def test_recorded_programs_are_told_apart() -> None:
-    for program in ("kserve-0.21.0", "mlserver-1.7.1"):
-        recorded = recorded_answers("oip", program)
-        answers = {
-            path: one.body if one.status == 200 else one.status
-            for path, one in (("/", recorded["root"]), ("/v2", recorded["server"]))
-        }
+RECORDED_PROBES = sorted(RECORDED.glob("*/probes.json"), key=lambda file: file.parent.name)
+SPOKEN = {
+    "bentoml": ("/generate", None),
+    "fastapi": ("/predict", None),
+    "gradio": ("/gradio_api/call/predict", ("bare", "gradio-call", "Gradio")),
+    "kserve": ("/v2/models/shouter/infer", ("oip", "", "kserve")),
+    "litserve": ("/predict", ("bare", "", "LitServe")),
+    "mlserver": ("/v2/models/shouter/infer", ("oip", "", "mlserver")),
+}
+"""The path that a program is called at, and what its recorded answers show it to be; None: no sign."""
 
-        detection = asked(answers, server_at("/v2/models/echo/infer"))
 
-        assert detection.finding is not None
-        assert detection.finding.dialect == "oip"
-        assert detection.finding.program == program.replace("-", " ")
+@pytest.mark.parametrize("file", RECORDED_PROBES, ids=lambda file: file.parent.name)
+def test_real_programs_are_told_apart_by_what_they_answered(file: Path) -> None:
+    path, spoken = SPOKEN[file.parent.name]
+    whole = file.parent / "config.json"  # `probes.json` has only the beginning of long answers
+    exchanges = [one for each in (file, whole) if each.exists() for one in json.loads(each.read_text())["exchanges"]]
+    answers = {
+        one["request"]["path"]: one["body"].encode() if one["status"] == 200 else one["status"] for one in exchanges
+    }
+
+    found = asked(answers, server_at(path)).finding
+
+    assert (None if found is None else (found.dialect, found.preset, found.program.split(" ")[0])) == spoken
 
 
 @pytest.mark.parametrize(
@@ -87,6 +100,7 @@ def test_recorded_programs_are_told_apart() -> None:
         (COMFYUI, "ComfyUI 0.3 was found, but `endpoints.predict` must be"),
         (GRADIO, "Gradio 5.1 was found, but `endpoints.predict` must be"),
         ({"/v2": {"name": "kserve", "version": "1"}}, "names no model"),
+        ({"/sdapi/v1/cmd-flags": {"api": True}}, "must be as in …/sdapi/v1/txt2img"),
         ({}, "none of the known signs: / (404), /v2 (404)"),
         (dict.fromkeys([probe.path for probe in PROBES], 401), "it refuses the API key, or needs one"),
         (dict.fromkeys([probe.path for probe in PROBES]), "no answer in 2 s"),

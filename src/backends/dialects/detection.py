@@ -26,6 +26,7 @@ _MARKS = re.compile(
     r"/(?:v[0-9]+|api|sdapi|openai|predictions?|predict|embed|embed_sparse|rerank|prompt|gradio_api|call|config|info)(?:/|$)"
 )
 """Where the path of a known API begins."""
+_KSERVE_V1 = re.compile(r"/v1/models/[^/]+:(?:predict|explain)$")
 
 
 class Finding(NamedTuple):
@@ -59,14 +60,24 @@ def _cog(content: dict[str, Any], _: ServerRegistered) -> Finding | None:
 
 
 def _oip(content: dict[str, Any], server: ServerRegistered) -> Finding | None:
+    """KServe serves both of its protocols: the predict path says which is meant."""
     name, version = content.get("name"), content.get("version")
     is_named = isinstance(name, str) and isinstance(version, str)
     if not (is_named or isinstance(content.get("extensions"), list)):
         return None
     program = f"{name} {version}" if is_named else ""
+    if _KSERVE_V1.search(urlsplit(server.predict_url).path):
+        return Finding("bare", "kserve-v1", program)
     if place_of(server).model:
         return Finding("oip", program=program)
     return Finding("", program=program, problem=NO_MODEL)
+
+
+def _info(content: dict[str, Any], server: ServerRegistered) -> Finding | None:
+    of_server = content.get("server")
+    if isinstance(of_server, dict) and "workers_per_device" in of_server:
+        return Finding("openai" if _is_openai(server) else "bare", program="LitServe")
+    return _tei(content, server)
 
 
 def _tei(content: dict[str, Any], server: ServerRegistered) -> Finding | None:
@@ -111,8 +122,13 @@ def _gradio(content: dict[str, Any], server: ServerRegistered) -> Finding | None
     return Finding("", program=f"Gradio {version}", problem="`endpoints.predict` must be …/gradio_api/call/{name}")
 
 
-def _a1111(content: dict[str, Any], _: ServerRegistered) -> Finding | None:
-    return Finding("bare", "a1111", "Stable Diffusion web UI") if content else None
+def _a1111(content: dict[str, Any], server: ServerRegistered) -> Finding | None:
+    if not content:
+        return None
+    program = "Stable Diffusion web UI"
+    if "/sdapi/" in urlsplit(server.predict_url).path:
+        return Finding("bare", "a1111", program)
+    return Finding("", program=program, problem="`endpoints.predict` must be as in …/sdapi/v1/txt2img")
 
 
 def _openai(content: dict[str, Any], _: ServerRegistered) -> Finding | None:
@@ -128,7 +144,7 @@ NO_MODEL = "its registration names no model: `endpoints.predict` must be …/v2/
 PROBES: tuple[_Probe, ...] = (
     _Probe("/", _cog, "JSON with `cog_version`"),
     _Probe("/v2", _oip, "JSON with `extensions`, or `name` and `version`"),
-    _Probe("/info", _tei, "JSON with `model_id` and `max_client_batch_size`"),
+    _Probe("/info", _info, "JSON with `model_id` and `max_client_batch_size`, or of LitServe"),
     _Probe("/api/version", _ollama_version, "JSON with `version`"),
     _Probe("/api/tags", _ollama, "JSON with `models`", after="/api/version"),
     _Probe("/system_stats", _comfyui, "JSON with `system.comfyui_version`"),
