@@ -7,6 +7,7 @@
     latency   of single tasks on an idle service, beside the disk's own
     idle      what `taskstream up` takes to start and to do nothing
     up        throughput of `taskstream up`, as one process and as several, in turn
+    pull      pulled tasks beside pushed ones, in turn
     floor     what the same steps cost with bare libraries
     push      many subscribers on one API
     fleet     many registered servers
@@ -39,6 +40,7 @@ from . import (
     idle,
     latency,
     peers,
+    pull,
     push,
     rates,
     report,
@@ -58,6 +60,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "latency": latency.measure,
     "idle": idle.measure,
     "up": up.measure,
+    "pull": pull.measure,
     "floor": floor.measure,
     "push": push.measure,
     "fleet": fleet.measure,

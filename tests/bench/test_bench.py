@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import holds, peers, waiting
+from bench import holds, peers, pull, waiting
 from bench.__main__ import BY_DEFAULT, SECTIONS, parser
 from bench.report import document, medians, section, table
 
@@ -57,6 +57,15 @@ async def test_releases_are_measured_at_small_sizes() -> None:
     assert figures["fan_out_released_per_second"] > 0
     assert figures["chain_link_p50_ms"] > 0
     assert figures["unheld_share_held"] == 0
+
+
+async def test_pulled_tasks_are_measured_beside_pushed_ones() -> None:
+    [figures] = await pull.measure(parser().parse_args(["--runs", "1", "--tasks", "40", "--connections", "4"]))
+
+    for name in ("pushed", "pulled", "pulled_16"):
+        assert figures[f"tasks_per_second_{name}"] > 0
+        assert figures[f"cpu_ms_per_task_{name}"] > 0
+    assert figures["pulled_to_pushed_cpu"] == figures["cpu_ms_per_task_pulled"] / figures["cpu_ms_per_task_pushed"]
 
 
 async def test_a_single_tasks_wait_is_measured_beside_many(monkeypatch: pytest.MonkeyPatch) -> None:
