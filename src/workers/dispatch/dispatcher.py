@@ -53,6 +53,8 @@ RETRY_SECONDS = 0.5
 DRAIN_SECONDS = 2.0
 LONGEST_REST = timedelta(seconds=5)
 """Longest delay before a task returns whose owner a server has refused: another server may have a free slot by then."""
+LONGEST_UNASKED = timedelta(seconds=1)
+"""Longest delay before a task returns that only pullers could take, none of which asks for it now."""
 WAKE_LATE_SECONDS = 0.001
 IDLE_LOOK_SECONDS = 5.0
 """How often free slots are looked for without news of any: news can be lost."""
@@ -341,11 +343,13 @@ class Dispatcher(Service):
             metrics.queue_returns.labels("owner-refused").inc()
             await self._pass_over(queue, ready, min(timedelta(seconds=rest), LONGEST_REST))
             return
-        served = any(is_able(server, ready.submitted.task_type, require) for server in self._fleet.servers())
-        metrics.queue_returns.labels("no-free-slot" if served else "not-served").inc()
-        if served:
+        able = [server for server in self._fleet.servers() if is_able(server, ready.submitted.task_type, require)]
+        metrics.queue_returns.labels("no-free-slot" if able else "not-served").inc()
+        if able:
             self._redelivery.keep(queue.pool, queue.priority, _kind(ready), time.monotonic())
-        pause = FIRST_RETURN if served else growing(delivered)
+        pause = FIRST_RETURN if able else growing(delivered)
+        if able and all(server.settings.is_pulled for server in able):  # nobody may ask for such a task for long
+            pause = min(growing(delivered), LONGEST_UNASKED)
         if wait := self._slots.admitted_in(ready.ref):  # until the task may be the trial of a server
             pause = min(pause, timedelta(seconds=wait))
         # One that may be a trial earlier does not return after those that may be one later.
