@@ -60,7 +60,7 @@ class Program(Struct, frozen=True, kw_only=True):
 PYTHON = "{bin}/python"
 COG = {
     "command": (PYTHON, "-m", "cog.server.http", "--host", "127.0.0.1"), "package": "cog", "environment": "ecosystem",
-    "folder": "cog_model", "ready": "/health-check", "ready_says": '"status":"READY"', "up": "/",
+    "ready": "/health-check", "ready_says": '"status":"READY"', "up": "/",
 }  # fmt: skip
 BENTOML = {
     "command": ("{bin}/bentoml", "serve", "bentoml_app:Shouter", "--host", "127.0.0.1", "--port", "{port}"),
@@ -79,9 +79,9 @@ PROGRAMS = {
         ),
         Program(name="bentoml", **BENTOML, env={"BENTOML_HOME": "{folder}/bentoml", "MOST_CALLS": "1"}),
         Program(name="bentoml-task", **BENTOML, env={"BENTOML_HOME": "{folder}/bentoml", "MOST_CALLS": "8"}),
-        Program(name="cog", **COG, env={"COG_PREDICT_TYPE_STUB": "run.py:Shouter"}),
-        Program(name="cog-stream", **COG, env={"COG_PREDICT_TYPE_STUB": "run.py:Streamer"}),
-        Program(name="cog-file", **COG, env={"COG_PREDICT_TYPE_STUB": "run.py:Painter"}),
+        Program(name="cog", **COG, folder="cog_model", env={"COG_PREDICT_TYPE_STUB": "run.py:Shouter"}),
+        Program(name="cog-stream", **COG, folder="cog_stream", env={"COG_PREDICT_TYPE_STUB": "run.py:Streamer"}),
+        Program(name="cog-file", **COG, folder="cog_file", env={"COG_PREDICT_TYPE_STUB": "run.py:Painter"}),
         Program(
             name="litellm", package="litellm", environment="ecosystem", folder="litellm_proxy",
             command=("{bin}/litellm", "--config", "config.yaml", "--host", "127.0.0.1", "--port", "{port}"),
