@@ -57,7 +57,7 @@ format: $(READY) ## put the code into shape
 
 check: lint test ## what CI runs
 
-test-ecosystem: test-description ## programs of others: real model servers, and generators on the API's description; needs npm
+test-ecosystem: test-description test-servers ## programs of others: real model servers, and generators on the API's description; needs npm
 
 test-description: $(READY) build/ecosystem/.ready
 	$(BIN)/python -m tests.ecosystem.description.write_description build/ecosystem/openapi.json

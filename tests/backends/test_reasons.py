@@ -50,6 +50,12 @@ REFUSALS: list[tuple[str, Any, str]] = [
         {"detail": [fastapi(["body", str(place)]) for place in range(9)]},
         "body.0: field required; body.1: field required; body.2: field required; … (9 in all)",
     ),
+    (
+        "error and its details, as BentoML",
+        {"error": "1 validation error for Input", "detail": [{"loc": ["text"], "msg": WIDTH, "type": "string_type"}]},
+        f"1 validation error for Input: text: {WIDTH}",
+    ),
+    ("error with details that say nothing", {"error": WIDTH, "detail": [{"code": 3}]}, WIDTH),
     ("detail object", {"detail": {"message": WIDTH}}, WIDTH),
     ("message", {"message": WIDTH}, WIDTH),
     ("problem", {"type": "/p", "title": "Invalid image", "status": 422, "detail": WIDTH}, f"Invalid image: {WIDTH}"),

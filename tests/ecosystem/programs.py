@@ -15,7 +15,7 @@ from testkit.waiting import free_port, until_ok
 
 ROOT = Path(__file__).parents[2]
 SERVERS = Path(__file__).parent / "servers"
-STARTUP_SECONDS = 60.0
+STARTUP_SECONDS = 120.0
 ENVIRONMENTS = {name: ROOT / f".venv-{name}" for name in ("ecosystem", "ecosystem-kserve", "ecosystem-mlserver")}
 BOUNDS = {
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
@@ -78,7 +78,7 @@ PROGRAMS = {
             ready="/health",
         ),
         Program(name="bentoml", **BENTOML, env={"BENTOML_HOME": "{folder}/bentoml", "MOST_CALLS": "1"}),
-        Program(name="bentoml-task", **BENTOML, env={"BENTOML_HOME": "{folder}/bentoml", "MOST_CALLS": "8"}),
+        Program(name="bentoml-task", **BENTOML, env={"BENTOML_HOME": "{folder}/bentoml", "MOST_CALLS": "3"}),
         Program(name="cog", **COG, folder="cog_model", env={"COG_PREDICT_TYPE_STUB": "run.py:Shouter"}),
         Program(name="cog-stream", **COG, folder="cog_stream", env={"COG_PREDICT_TYPE_STUB": "run.py:Streamer"}),
         Program(name="cog-file", **COG, folder="cog_file", env={"COG_PREDICT_TYPE_STUB": "run.py:Painter"}),

@@ -382,8 +382,8 @@ async def record_litellm(to: Recorder) -> None:
     key = {"Authorization": "Bearer sk-ecosystem-0123456789abcdef"}
     path = "/v1/chat/completions"
 
-    def chat(model: str, mode: str = "quick", stream: bool = False, **more: Any) -> dict[str, Any]:
-        asked = {"model": model, "messages": [{"role": "user", "content": "hello world"}], "user": mode} | more
+    def chat(model: str, stream: bool = False) -> dict[str, Any]:
+        asked = {"model": model, "messages": [{"role": "user", "content": "hello world"}]}
         return asked | ({"stream": True, "stream_options": {"include_usage": True}} if stream else {})
 
     await to.probes()
@@ -392,21 +392,21 @@ async def record_litellm(to: Recorder) -> None:
     await to.ask("models", "GET", "/v1/models", headers=key)
     await to.ask("models", "GET", "/v1/models")
     await to.ask("quick", "POST", path, chat("mock"), key)
-    await to.ask("quick", "POST", path, chat("shouter"), key)
-    await to.ask("stream", "POST", path, chat("shouter", stream=True), key, parts=True)
+    await to.ask("quick", "POST", path, chat("quick"), key)
+    await to.ask("stream", "POST", path, chat("quick", stream=True), key, parts=True)
     await to.ask("stream-mock", "POST", path, chat("mock", stream=True), key, parts=True)
     await to.ask("failed", "POST", path, chat("broken"), key)
-    await to.ask("failed", "POST", path, chat("shouter", "fail"), key)
-    await to.ask("stream-failed", "POST", path, chat("shouter", "fail", stream=True), key, parts=True)
+    await to.ask("failed", "POST", path, chat("fail"), key)
+    await to.ask("stream-failed", "POST", path, chat("fail", stream=True), key, parts=True)
     await to.ask("busy", "POST", path, chat("limited"), key)
     await to.ask("busy", "POST", path, chat("limited", stream=True), key)
     await to.ask("wrong-input", "POST", path, {"model": "mock"}, key)
     await to.ask("wrong-input", "POST", path, chat("nobody"), key)
     await to.ask("wrong-input", "POST", path, "{", key | {"Content-Type": "application/json"})
     await to.ask("no-key", "POST", path, chat("mock"))
-    await to.close_early("closed", "POST", path, chat("shouter", "slow"), key)
-    await to.close_early("closed-stream", "POST", path, chat("shouter", "slow", stream=True), key, parts=True)
-    await to.killed("killed", "POST", path, chat("shouter", "slow", stream=True), key, parts=True)
+    await to.close_early("closed", "POST", path, chat("slow"), key)
+    await to.close_early("closed-stream", "POST", path, chat("slow", stream=True), key, parts=True)
+    await to.killed("killed", "POST", path, chat("slow", stream=True), key, parts=True)
 
 
 RECORDINGS = {

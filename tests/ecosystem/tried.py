@@ -39,6 +39,8 @@ class Tried(Struct, frozen=True, kw_only=True):
     unsupported: dict[str, str] = {}
     """Cases that the program cannot do, with words by which the section says so."""
     env: dict[str, str] = {}
+    fills: int = 1
+    """How many calls fill it."""
 
 
 def fields(text: str, mode: str) -> dict[str, str]:
@@ -53,8 +55,8 @@ def tensors(text: str, mode: str) -> dict[str, Any]:
 
 
 def chat(text: str, mode: str) -> dict[str, Any]:
-    """Return a request for a chat completion."""
-    return {"model": "shouter", "messages": [{"role": "user", "content": text}], "user": mode}
+    """Return a request for a chat completion; the models are called as the modes."""
+    return {"model": mode, "messages": [{"role": "user", "content": text}]}
 
 
 def shouted(data: Any) -> str:
@@ -69,28 +71,26 @@ TRIED = {
             name="fastapi", program="fastapi", section="FastAPI", payload=fields, said=shouted,
             wrong={"text": 5}, wrong_reason="body.text", failed_reason="500", cancel="requested",
             unsupported={
-                "streamed_output": "answers once", "progress": "answers once", "detection": "detect",
+                "streamed_output": "output and progress", "progress": "output and progress", "detection": "detection",
             },
         ),
         Tried(
             name="fastapi, streamed", program="fastapi", section="FastAPI", place=1, payload=fields, said=shouted,
             wrong={"text": 5}, wrong_reason="body.text", failed_reason="", cancel="requested", stops=True,
-            unsupported={"busy": "busy", "detection": "detect"},
+            unsupported={"detection": "detection"},
         ),
         Tried(
             name="litserve", program="litserve", section="LitServe", payload=fields, said=shouted,
             wrong={"text": 5}, wrong_reason="must be text", failed_reason="500", cancel="requested", stops=False,
             unsupported={
-                "streamed_output": "stream", "progress": "progress", "busy": "busy", "detection": "detect",
+                "streamed_output": "stream", "progress": "progress", "busy": "busy", "detection": "detection",
             },
         ),
         Tried(
             name="bentoml, task", program="bentoml-task", section="BentoML", payload=fields, said=shouted,
             wrong={"text": 5}, wrong_reason="valid string", failed_reason="unexpected error", cancel="impossible",
-            stops=False,
-            unsupported={
-                "streamed_output": "stream", "progress": "progress", "busy": "busy", "detection": "detect",
-            },
+            stops=False, fills=3,
+            unsupported={"streamed_output": "streams", "progress": "progress", "detection": "detection"},
         ),
         Tried(
             name="cog", program="cog", section="Cog", payload=fields, said=str, wrong={"text": 5},
@@ -107,7 +107,8 @@ TRIED = {
         Tried(
             name="litellm", program="litellm", section="litellm", payload=chat,
             said=lambda data: str(data["choices"][0]["message"]["content"]).strip(),
-            wrong=chat("x", "quick") | {"model": "nobody"}, wrong_reason="nobody", failed_reason="the model broke on its second word", cancel="requested", stops=True,
+            wrong=chat("x", "quick") | {"model": "nobody"}, wrong_reason="nobody",
+            failed_reason="the model broke on its second word", cancel="requested", stops=True,
             auto={"dialect": "openai"}, unsupported={"progress": "progress"},
             env={"LITELLM_MASTER_KEY": "sk-1234567890abcdef"},
         ),
@@ -120,25 +121,32 @@ TRIED = {
         ),
         Tried(
             name="kserve, v1", program="kserve", section="KServe", place=1,
-            payload=lambda text, mode: [fields(text, mode)], said=lambda data: str(data[0]["shouted"]),
-            wrong=[{"text": 5}], wrong_reason="must be text", failed_reason="the model broke on its second word",
+            payload=lambda text, mode: {"instances": [fields(text, mode)]}, said=lambda data: str(data[0]["shouted"]),
+            wrong={"instances": [{"text": 5}]}, wrong_reason="must be text",
+            failed_reason="the model broke on its second word",
             cancel="requested", stops=False,
             unsupported={
                 "streamed_output": "stream", "progress": "progress", "busy": "no limit",
-                "detection": "needs the preset",
+                "detection": "`auto` finds the newer",
             },
         ),
         Tried(
             name="mlserver", program="mlserver", section="MLServer", payload=tensors,
             said=lambda data: str(data["outputs"][0]["data"][0]), wrong={"inputs": 5}, wrong_reason="list",
             failed_reason="500", cancel="requested", stops=False, auto={"dialect": "oip"},
-            unsupported={"streamed_output": "infer_stream", "progress": "progress", "busy": "never says"},
+            unsupported={"streamed_output": "infer_stream", "progress": "progress", "busy": "busy"},
+        ),
+        Tried(
+            name="mlserver, streamed", program="mlserver", section="MLServer", place=1, payload=tensors,
+            said=lambda data: " ".join(each["data"][0] for each in data["outputs"]), wrong={"inputs": 5},
+            wrong_reason="list", failed_reason="", cancel="requested", auto={"dialect": "oip"},
+            unsupported={"progress": "progress", "busy": "busy"},
         ),
         Tried(
             name="gradio", program="gradio", section="Gradio", payload=lambda text, mode: [text, mode],
             said=lambda data: str(data[0]), wrong=[], wrong_reason="input",
             failed_reason="the model broke on its second word",
-            cancel="requested", stops=False,
+            cancel="impossible", stops=False,
             unsupported={"streamed_output": "intermediate", "progress": "progress", "detection": "auto"},
         ),
     )

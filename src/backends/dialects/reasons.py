@@ -2,6 +2,7 @@
 
 {"error": {"message": "…"}}    {"error": "…"}    {"message": "…"}    {"detail": "…"}
 {"detail": [{"loc": ["body", "text"], "msg": "field required"}]}     FastAPI: `body.text: field required`
+{"error": "1 error", "detail": [{"loc": ["text"], "msg": "…"}]}      BentoML: `1 error: text: …`
 {"title": "…", "detail": "…"}                                        a problem document (RFC 9457)
 {"errors": ["…", {"message": "…"}]}    {"errors": {"width": ["…"]}}
 text/plain
@@ -80,6 +81,9 @@ def _of_object(content: dict[str, Any], levels: int) -> str:
         if not found:
             continue
         if found.casefold() not in _PHRASES:  # the status in words says nothing more than its number
+            details = content.get("detail") if name == "error" else None
+            if isinstance(details, list) and (parts := _reason(details, levels)):
+                return f"{found}: {parts}"
             title = _reason(content.get("title"), levels)
             return f"{title}: {found}" if title and title.casefold() not in _PHRASES and title != found else found
         fallback = fallback or found

@@ -11,7 +11,7 @@ import bentoml
 from work import loud_words, set_up
 
 
-@bentoml.service(workers=1, traffic={"timeout": 120, "max_concurrency": int(os.environ["MOST_CALLS"])})
+@bentoml.service(workers=1, threads=4, traffic={"timeout": 120, "max_concurrency": int(os.environ["MOST_CALLS"])})
 class Shouter:
     def __init__(self) -> None:
         set_up()

@@ -64,13 +64,20 @@ async def text(ask: Ask) -> PlainTextResponse:
 
 @app.post("/stream")
 async def stream(ask: Ask) -> StreamingResponse:
+    if State.running:
+        raise HTTPException(429, "one at a time", headers={"Retry-After": "1"})
+
     async def lines() -> AsyncIterator[str]:
-        words = []
-        async for word in loud_words_async(ask.text, ask.mode):
-            words.append(word)
-            progress = 100 * len(words) / len(ask.text.split())
-            yield f"data: {json.dumps({'output': word + ' ', 'progress': progress})}\n\n"
-        yield f"data: {json.dumps({'data': {'shouted': ' '.join(words)}})}\n\n"
+        State.running += 1
+        try:
+            words = []
+            async for word in loud_words_async(ask.text, ask.mode):
+                words.append(word)
+                progress = 100 * len(words) / len(ask.text.split())
+                yield f"data: {json.dumps({'output': word + ' ', 'progress': progress})}\n\n"
+            yield f"data: {json.dumps({'data': {'shouted': ' '.join(words)}})}\n\n"
+        finally:
+            State.running -= 1
 
     return StreamingResponse(lines(), media_type="text/event-stream")
 

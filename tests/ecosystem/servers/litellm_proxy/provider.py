@@ -1,4 +1,4 @@
-"""A provider of litellm whose model says the last message loudly; the model's `user` field is the mode."""
+"""A provider of litellm whose model says the last message loudly; the model's name is the mode."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from work import loud_words_async, set_up
 set_up()
 
 
-def asked(messages: list[Any], optional_params: dict[str, Any]) -> tuple[str, str]:
-    return messages[-1]["content"], optional_params.get("user") or "quick"
+def asked(call: dict[str, Any]) -> tuple[str, str]:
+    return call["messages"][-1]["content"], call["model"].rpartition("/")[2]
 
 
 class Shouter(CustomLLM):
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        words = [word async for word in loud_words_async(*asked(kwargs["messages"], kwargs["optional_params"]))]
+        words = [word async for word in loud_words_async(*asked(kwargs))]
         answer = kwargs["model_response"]
         answer.choices[0].message.content = " ".join(words)
         answer.model = "shouter"
         return answer
 
     async def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenericStreamingChunk]:
-        async for word in loud_words_async(*asked(kwargs["messages"], kwargs["optional_params"])):
+        async for word in loud_words_async(*asked(kwargs)):
             yield {
                 "text": word + " ", "is_finished": False, "finish_reason": "", "index": 0, "tool_use": None,
                 "usage": None,
