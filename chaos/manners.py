@@ -1,7 +1,7 @@
 """How a server of a run speaks its dialect: how it is registered, reads a call, and writes what came of it.
 
 What it does to an attempt is in `orders.py`, for all dialects alike. Calls of dialects that say nothing of the task are
-told apart by the `Idempotency-Key`, which every request of an attempt carries.
+told apart by the `Idempotency-Key`, with which that of every request of an attempt begins.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Manner(ABC):
 
 def attempt_of(headers: Mapping[str, str]) -> tuple[str, int]:
     """Return task and number of the attempt that a request belongs to. Raises LookupError."""
-    task, _, attempt = headers["Idempotency-Key"].rpartition(".")
+    task, attempt, *_ = headers["Idempotency-Key"].split(".")
     return task, int(attempt)
 
 

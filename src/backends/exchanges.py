@@ -83,7 +83,6 @@ class Exchanges:
     __slots__ = (
         "_call",
         "_conversation",
-        "_headers",
         "_is_over",
         "_is_recording",
         "_max_bytes",
@@ -93,6 +92,7 @@ class Exchanges:
         "_server",
         "_session",
         "_started",
+        "_trace",
         "cancelled",
     )
 
@@ -113,7 +113,7 @@ class Exchanges:
         self._on_update = on_update
         self._max_bytes = max_bytes
         self._now = now
-        self._headers = {**call.trace.headers(), "Idempotency-Key": idempotency_key(call)}
+        self._trace = call.trace.headers()
         self._is_over = False
         self._sent = 0
         self._is_recording = False
@@ -197,8 +197,11 @@ class Exchanges:
         return self._conversation.lost(Failed(kind="unreachable", error=describe(error), is_unreached=is_unreached))
 
     def _ask(self, request: Request) -> Awaitable[Received]:
-        headers = {**self._headers, **request.headers}
-        return ask(self._session, request.method, request.url, headers, request.body or b"")
+        return ask(self._session, request.method, request.url, self._headers_of(request), request.body or b"")
+
+    def _headers_of(self, request: Request) -> dict[str, str]:
+        key = idempotency_key(self._call, self._sent)
+        return {**self._trace, "Idempotency-Key": key, **request.headers}
 
     def _reply(self, response: Response, body: bytes) -> Reply:
         asked = response.headers.get("Retry-After")
@@ -276,6 +279,7 @@ class Exchanges:
                         return CancelReport("unconfirmed", ELSEWHERE.error)
                     if reply is not None:
                         await asyncio.sleep(max(turn.after.total_seconds(), SHORTEST_PAUSE))
+                    self._sent += 1
                     async with await self._ask(turn.request) as response:
                         reply = self._reply(response, await read_capped(response, LONGEST_CANCEL_ANSWER))
                     turn = conversation.read_cancel(reply)
@@ -304,9 +308,12 @@ DETAILS: dict[CancelOutcome, str] = {
 """Of a cancellation without a request of its own."""
 
 
-def idempotency_key(call: Call) -> str:
-    """Return the key of an attempt, for all its requests: proxies on the way may repeat one."""
-    return f"{call.task_id}.{call.attempt}"
+def idempotency_key(call: Call, number: int) -> str:
+    """Return the key of a request, from 1 for the first one of its attempt: proxies on the way may repeat it.
+
+    No two requests share one: a server that knows keys would answer the second as the first.
+    """
+    return f"{call.task_id}.{call.attempt}" if number == 1 else f"{call.task_id}.{call.attempt}.{number}"
 
 
 def is_at(registered: str, url: str) -> bool:

@@ -74,7 +74,7 @@ class Trial(Exchanges):
         shown = ShownExchange(
             method=request.method,
             url=self._cleaned(request.url),
-            headers=self._headers_shown({**self._headers, **request.headers}),
+            headers=self._headers_shown(self._headers_of(request)),
             body=self._whole(request.body or b""),
             began_ms=round((time.perf_counter() - self._began) * 1000),
         )
