@@ -24,6 +24,7 @@ from taskstream.backends.dialects.cog import (
 )
 from taskstream.backends.dialects.cog_prediction import (
     MOST_FILES,
+    Prediction,
     read_data_uri,
     read_model,
     read_prediction,
@@ -35,7 +36,9 @@ from taskstream.backends.dialects.cog_progress import (
     MOST_APPENDED,
     MOST_LINES,
     MOST_METRICS,
+    Events,
     Metrics,
+    Snapshots,
     log_lines,
 )
 from taskstream.backends.dialects.dialect import (
@@ -437,6 +440,14 @@ def test_a_cancellation_is_confirmed_once_the_prediction_is_gone() -> None:
     assert conversation.read_cancel(reply("gone")) == "confirmed"
 
 
+def test_a_server_without_a_schema_shows_that_a_prediction_is_gone_by_a_failure() -> None:
+    """It does not check inputs, so the probe becomes a prediction that fails before the model is called."""
+    conversation = started()
+    conversation.read_cancel(reply("cancel"))
+
+    assert conversation.read_cancel(reply("failed")) == "confirmed"
+
+
 def test_a_cancellation_that_the_server_knows_nothing_of_is_unconfirmed() -> None:
     conversation = started()
 
@@ -528,6 +539,28 @@ def test_a_log_that_comes_whole_keeps_its_end_and_says_so() -> None:
     assert notes
 
     assert log_lines("10%\r20%\r\n\nend") == (("10%", "20%", "end"), ())
+
+
+def test_lines_of_a_log_that_come_in_pieces_are_put_together_and_none_is_lost() -> None:
+    events = Events()
+    pieces = ["load", "ing\nsaid a\nsaid", " b"]
+
+    updates = [events.update("log", {"source": "stdout", "data": piece}, 99) for piece in pieces]
+    rest = events.rest(None)
+
+    assert [update and update.lines for update in updates] == [None, ("loading", "said a"), None]
+    assert rest is not None
+    assert rest.lines == ("said b",)
+    assert events.rest(None) is None
+
+
+def test_snapshots_show_each_piece_of_output_once() -> None:
+    snapshots = Snapshots()
+    outputs = [b"null", b'["it "]', b'["it ","was "]', b'["it "]', b'["it ","was ",{"n":1}]', b'"x"']
+
+    updates = [snapshots.update(Prediction(status="processing", output=Raw(output))) for output in outputs]
+
+    assert [update and update.output for update in updates] == [None, "it ", "was ", None, '{"n":1}\n', None]
 
 
 def test_metrics_are_bounded() -> None:
