@@ -308,8 +308,10 @@ def check_pulled(settings: ServerRegistered, *, has_key: bool) -> None:
         "apiKey": has_key,
         "authHeader": settings.auth_header,
         "busyStatus": settings.busy_status is not None,
-        "dialect": settings.dialect,
+        "preset": settings.preset,
+        "dialect": settings.dialect or settings.exchange is not None,
         "model": settings.model,
+        "models": settings.finds_models,
         "healthAuth": settings.health_auth,
         "healthExpect": settings.health_expect is not None,
     }

@@ -99,7 +99,6 @@ class OpenAsk(Struct):
     """Monotonic seconds: when it is forgotten."""
     coming: int = 0
     """Attempts that were started for it and not handed over yet."""
-    is_over: bool = False
 
     def fits(self, task_type: str, require: Mapping[str, str]) -> bool:
         """Return True if its puller takes tasks of a type that require labels, provided that the server does."""
@@ -165,8 +164,7 @@ class OpenAsks:
     def give_back(self, ask: OpenAsk) -> None:
         """Record that an attempt was not started after all."""
         ask.coming -= 1
-        if not ask.is_over:
-            ask.wants += 1
+        ask.wants += 1
 
     def close(self, ask: OpenAsk) -> None:
         """Record that the request of an ask was over when an attempt came."""
@@ -202,8 +200,6 @@ class OpenAsks:
     def _end(self, ask: OpenAsk | None) -> bool:
         if ask is None:
             return False
-        ask.is_over = True
-        ask.wants = 0
         return self._asks.pop(ask.id, None) is not None
 
 
