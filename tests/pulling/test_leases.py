@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from taskstream.errors import NotFound
 from taskstream.pulling import requests
-from testkit.puller import Puller
+from testkit.puller import Puller, register_pulled
 from testkit.service import Service
 from testkit.waiting import wait_until
 
@@ -149,3 +150,18 @@ async def test_a_lease_that_ended_while_the_service_was_down_is_given_once_more(
     await outcomes.end_if_due(brief.container, parse_task_id(task_id), due, by=Actor("timer", "deadline"))
 
     assert await puller.told(taken, "renew") == "running"
+
+
+async def test_an_attempt_of_another_server_is_none_of_a_puller_s(service: Service, puller: Puller) -> None:
+    await register_pulled(service.admin, "site-c", types=["none"])
+    await service.alice.submit({"payload": 1})
+    taken = await puller.one()
+    attempts = service.container.pulled_attempts
+
+    body = {"server": "site-c", "attempts": [taken["attempt"]], "wait": 0}
+    (stopped,) = (await service.admin.done("POST", "/api/attempts/cancelled", body))["attempts"]
+
+    assert (stopped["status"], stopped["cancelled"]) == ("gone", False)
+    assert (await attempts.by_server(taken["attempt"], "site-b")).running is not None
+    with pytest.raises(NotFound):
+        await attempts.by_server(taken["attempt"], "site-c")
