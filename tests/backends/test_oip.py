@@ -322,6 +322,7 @@ def test_a_model_of_a_real_program_is_well_if_it_is_ready(program: dict[str, Rec
 
     assert Oip().read_health(ready.status, ready.body).well
     assert not Oip().read_health(unready.status, unready.body).well
+    assert "not ready" in Oip().read_health(unready.status, unready.body).reason
     assert not Oip().read_health(missing.status, missing.body).well
 
 

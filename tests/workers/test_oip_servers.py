@@ -22,6 +22,8 @@ class KServe(HttpServer):
     def __init__(self) -> None:
         super().__init__()
         self.is_ready = True
+        self.connections: set[object] = set()
+        """Of inferences."""
         self.answers = ["success"]
         """What to answer with to the next requests; the last one from then on."""
         self.asked: list[dict[str, Any]] = []
@@ -31,6 +33,7 @@ class KServe(HttpServer):
             found = KSERVE["ready" if self.is_ready else "not ready"]
         elif request.path == "/v2/models/echo/infer":
             self.asked.append(await request.json())
+            self.connections.add(request.transport)
             found = KSERVE[self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]]
         else:
             found = KSERVE["server" if request.path == "/v2" else "no such model"]
@@ -58,6 +61,15 @@ async def test_a_model_that_is_ready_is_online_and_its_answer_is_the_result(serv
     assert details["status"] == "FINISHED"
     assert details["result"]["data"]["outputs"][0]["data"] == ["you said hello"]
     assert "alice" not in kserve.asked[0]["id"]
+
+
+async def test_an_answer_with_its_own_id_leaves_its_connection_to_the_next(service: Service, kserve: KServe) -> None:
+    await service.admin.done("POST", "/api/servers", registration(kserve, maxConcurrent=1))
+
+    for _ in range(3):
+        await service.alice.ended(await service.alice.submit(INFERENCE))
+
+    assert len(kserve.connections) == 1
 
 
 async def test_a_full_queue_costs_no_attempt_and_a_refusal_ends_the_task(service: Service, kserve: KServe) -> None:

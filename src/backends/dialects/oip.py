@@ -67,6 +67,7 @@ TEXTS_IN = frozenset({400, 404, 500, 503})
 """Statuses of answers whose text is searched."""
 LONGEST_BUSY_TEXT = 2_000
 MOST_READY_BYTES = 4_096
+NOT_READY = "the model is not ready"
 
 _PATH = re.compile(
     r"(?P<base>.*?)/v2"
@@ -139,8 +140,10 @@ class Oip(Dialect):
         except (msgspec.DecodeError, RecursionError):
             content = None
         if isinstance(content, dict) and content.get("ready") is False:
-            return Probe(well=False, reason=f"health check answered {status}: the model is not ready")
+            return Probe(well=False, reason=f"health check answered {status}: {NOT_READY}")
         reason = reason_in(content) if status >= 400 and isinstance(content, dict) else ""
+        if status in (400, 503) and not reason:  # MLServer and Triton say no more
+            reason = NOT_READY
         return Probe(200 <= status < 300, f"health check answered {status}" + (f": {reason}" if reason else ""))
 
 
