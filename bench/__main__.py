@@ -2,6 +2,7 @@
 
     rates     throughput of many connections, and CPU time per task of every process
     batch     tasks accepted a second in batches, and their CPU time
+    dialects  servers of each dialect beside `taskstream`, in turn
     holds     held tasks and their release: a wide fan-out, a deep chain, an owner whose window is full
     waiting   a single task while another owner has very many waiting
     latency   of single tasks on an idle service, beside the disk's own
@@ -34,6 +35,7 @@ import uvloop
 from . import (
     batch,
     cells,
+    dialects,
     fleet,
     floor,
     holds,
@@ -55,6 +57,7 @@ from .report import Runs
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "rates": rates.measure,
     "batch": batch.measure,
+    "dialects": dialects.measure,
     "holds": holds.measure,
     "waiting": waiting.measure,
     "latency": latency.measure,

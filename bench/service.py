@@ -197,10 +197,11 @@ class Bench:
         """Return how many attempts the worker has recorded as succeeded."""
         async with self._session.get(self.worker_metrics) as response:
             text = await response.text()
-        for line in text.splitlines():
-            if line.startswith("taskstream_attempts_total{") and 'outcome="succeeded"' in line:
-                return int(float(line.rsplit(" ", 1)[1]))
-        return 0
+        return sum(
+            int(float(line.rsplit(" ", 1)[1]))
+            for line in text.splitlines()
+            if line.startswith("taskstream_attempts_total{") and 'outcome="succeeded"' in line
+        )
 
     async def all_succeeded(self, count: int) -> None:
         while await self.succeeded() < count:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import holds, peers, pull, waiting
+from bench import dialects, holds, peers, pull, waiting
 from bench.__main__ import BY_DEFAULT, SECTIONS, parser
 from bench.report import document, medians, section, table
+from taskstream.backends.dialects import DIALECTS
 
 RUNS = [{"rate": 1500.0, "ms": 0.9}, {"rate": 900.0, "ms": 1.3}, {"rate": 1200.0, "ms": 1.0}]
 
@@ -77,6 +78,14 @@ async def test_a_single_tasks_wait_is_measured_beside_many(monkeypatch: pytest.M
     assert figures["wait_behind_many_p50_in_calls"] == figures["wait_behind_many_p50_ms"] / waiting.CALL_MS
     assert figures["wait_behind_many_p50_in_turns"] > 0
     assert 0 <= figures["waiting_tasks_left"] <= 600
+
+
+async def test_every_dialect_is_measured_beside_taskstream() -> None:
+    [figures] = await dialects.measure(parser().parse_args(["--runs", "1", "--tasks", "32", "--connections", "4"]))
+
+    compared = {name.removesuffix("_to_taskstream_cpu") for name in figures if name.endswith("_to_taskstream_cpu")}
+    assert {name.partition("_")[0] for name in compared} == DIALECTS.keys() - {"taskstream"}
+    assert all(figures[f"tasks_per_second_{name}"] > 0 for name in compared)
 
 
 async def test_other_queues_that_are_not_installed_are_named_with_the_command(
