@@ -445,6 +445,9 @@ def test_the_list_of_models_is_the_health_check_unless_another_is_registered() -
     assert own is not None
     assert (listed.url, listed.headers) == ("http://s1/v1/models", {"Authorization": "Bearer key-of-the-server"})
     assert own.url == "http://s1/health"
+    assert OPENAI.health_needs_key(SERVER)
+    assert not OPENAI.health_needs_key(replace(SERVER, health_url="http://s1/health"))
+    assert OPENAI.health_needs_key(replace(SERVER, health_url="http://s1/health", health_auth=True))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"data": {}}', b"[" * 5000])

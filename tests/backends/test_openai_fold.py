@@ -242,3 +242,17 @@ def test_no_delta_breaks_the_fold(deltas: list[dict[str, Any]]) -> None:
     result, _ = folded("chat/completions", [chunk(delta) for delta in deltas] + [chunk({}, finish_reason="stop")])
 
     assert len(result["choices"]) == 1
+
+
+def test_a_field_that_is_repeated_empty_keeps_its_value() -> None:
+    result, _ = folded("chat/completions", [chunk({"role": "assistant", "content": "a"}), chunk({"role": ""})])
+
+    assert result["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_a_message_of_tool_calls_has_no_empty_text() -> None:
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+
+    result, _ = folded("chat/completions", [chunk({"role": "assistant", "content": ""}), chunk({"tool_calls": [call]})])
+
+    assert result["choices"][0]["message"]["content"] is None
