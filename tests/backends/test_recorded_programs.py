@@ -134,7 +134,7 @@ FAILURES: list[tuple[str, str, str, Any, str, str]] = [
     ("fastapi/stream-failed", "fastapi-stream", "", TEXT, "unreachable", "broke off"),
     ("litserve/wrong-input", "litserve-1", "", {"text": 5}, "rejected", "`text` must be text"),
     ("litserve/failed", "litserve-1", "", TEXT, "error", "Internal server error"),
-    ("bentoml-task/task-wrong-input", "bentoml-1", "", {"text": 5}, "rejected", "1 validation error for Input"),
+    ("bentoml-task/task-wrong-input", "bentoml-1", "", {"text": 5}, "rejected", "text: Input should be a valid string"),
     ("bentoml-task/task-failed", "bentoml-1", "", TEXT, "error", "An unexpected error has occurred"),
     ("gradio/failed", "gradio-1", "", ["hello world", "fail"], "", "the model broke on its second word"),
     ("gradio/stream-failed", "gradio-1", "/gradio_api/call/stream", ["a", "fail"], "", "the model broke"),
