@@ -401,6 +401,15 @@ def test_a_busy_answer_to_a_poll_means_later_however_often(code: int) -> None:
     assert (min(pauses), max(pauses)) == (7 * SECOND, LONGEST_PAUSE)
 
 
+def test_a_server_may_ask_for_longer_pauses_up_to_five_minutes() -> None:
+    conversation = polling()
+
+    for asked, pause in ((0, 1), (7, 7), (86_400, 300)):
+        turn = conversation.read(answer({"state": "running"}, retry_after=asked * SECOND))
+        assert isinstance(turn, Next)
+        assert turn.after == pause * SECOND
+
+
 @pytest.mark.parametrize("code", [404, 410])
 def test_a_job_that_the_server_does_not_know_is_tried_again_elsewhere(code: int) -> None:
     assert "does not know the job any more" in error(polling().read(answer({}, code)), "error")
@@ -432,6 +441,9 @@ def fetching() -> Conversation:
     """Return a conversation that asks for the result of a job that is done."""
     poll = Poll(url="{id}", done=body("$.done"), result_url="../results/{id}")
     conversation = polling(replace(POLLED, poll=poll, result=""))
+    waiting = conversation.read(answer({}))
+    assert isinstance(waiting, Next)
+    assert waiting.request.url == "http://h/jobs/j%2F1"
     turn = conversation.read(answer({"done": True}))
     assert isinstance(turn, Next)
     assert (turn.request.url, turn.after) == ("http://h/results/j%2F1", timedelta(0))
@@ -450,7 +462,8 @@ def test_an_error_in_the_place_of_a_result_is_the_job_s() -> None:
     assert "no such voice" in error(fetching().read(answer({"why": "no such voice"}, 400)), "rejected")
     error(fetching().read(answer({}, 500)), "error")
     error(fetching().read(answer({}, 404)), "error")
-    assert isinstance(fetching().read(answer({}, 503)), Next)
+    for passing in (429, 502, 503, 504):
+        assert isinstance(fetching().read(answer({}, passing)), Next)
     assert isinstance(fetching().lost(LOST), Next)
 
 
@@ -492,6 +505,8 @@ def test_a_job_that_the_server_knows_by_our_id_is_cancelled_before_it_answers() 
 
     assert request is not None
     assert request.url == f"http://h/jobs/{attempt_id(CALL)}"
+    accepting = replace(POLLED, accepted=Acceptance(when=status(202)))
+    assert cancelled(begun(accepting), answer({"stopped": True}))[0] == "confirmed"
 
 
 # Streams
@@ -604,4 +619,5 @@ def test_a_poll_that_is_streamed_is_not_repeated_once_it_has_begun() -> None:
     assert isinstance(conversation.lost(LOST), Next)
     assert conversation.open_stream(200, {}) is not None
     assert conversation.lost(LOST) == LOST
+    assert conversation.read_cancel(None) == "requested"  # its stream was closed
     assert cancelled(polling(replace(exchange, cancel=None))) == ("impossible", None)
