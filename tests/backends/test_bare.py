@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from taskstream.backends.dialects.bare import LONGEST_PAUSE, Bare
 from taskstream.backends.dialects.dialect import (
+    BadAnswer,
     Busy,
     Call,
     Completed,
@@ -209,6 +210,7 @@ def test_an_acceptance_without_a_way_to_poll_is_a_bad_answer_that_says_so() -> N
         (body('$.status == "failed"'), {"status": "failed"}, 500, True),
         (body('$.status == "failed"'), {"status": "fine"}, 200, False),
         (body("$.x == 1"), b"null", 200, False),
+        (body("!$.ok"), b"null", 200, False),
         (status(500, 507), b"", 507, True),
         (AnswerTest(status=(500,), contains="Queue FULL"), b"error: queue full, sorry", 500, True),
         (AnswerTest(status=(500,), contains="queue full"), b"queue full", 200, False),
@@ -588,6 +590,12 @@ def test_a_failure_in_a_stream_is_for_good_or_tried_again() -> None:
 def test_a_stream_without_its_last_part_is_never_a_success() -> None:
     error(streamed(CHAT, b'{"message": {"content": "Hel"}}')[1], "bad_answer")
     error(streamed(CHAT)[1], "bad_answer")
+
+
+def test_a_line_that_is_no_json_and_an_event_that_is_half_of_one_are_bad_answers() -> None:
+    for text, media_type in ((b"oops", "application/x-ndjson"), (b'{"done": tr', "text/event-stream")):
+        with pytest.raises(BadAnswer):
+            streamed(CHAT, text, media_type=media_type)
 
 
 def test_parts_may_be_told_apart_by_the_names_of_events() -> None:
