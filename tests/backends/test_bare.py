@@ -313,13 +313,13 @@ def test_progress_is_reported_when_it_changes() -> None:
     conversation = polling(replace(POLLED, poll=poll))
     reported = []
     came = [{"p": 0.5}, {"p": 0.5}, {"p": 0.5, "m": "x"}, {"p": 2, "m": "x"}, {"p": "soon"}, {"p": True}]
-    for content in [*came, {"l": ["a"]}, {"l": []}, {"l": ["b"]}]:
+    for content in [*came, {"l": ["a", "b"]}, {"l": ["c"]}]:
         turn = conversation.read(answer(content))
         assert isinstance(turn, Next)
         if turn.update is not None:
             reported.append((turn.update.progress, turn.update.message, turn.update.lines))
 
-    assert reported == [(50, None, ()), (50, "x", ()), (100, "x", ()), (None, None, ("a",)), (None, None, ("b",))]
+    assert reported == [(50, None, ()), (50, "x", ()), (100, "x", ()), (None, None, ("a", "b")), (None, None, ("c",))]
 
 
 def test_a_long_log_is_shortened_to_its_newest_lines() -> None:
