@@ -66,7 +66,11 @@ async def _rate(bench: Bench, name: str, pullers: _Pullers, count: int, connecti
     seconds = time.perf_counter() - started
     await bench.projected()
     cpu = bench.cpu_since(cpu_before)
-    return {"tasks_per_second": count / seconds, "cpu_ms_per_task": sum(cpu.values()) / count * 1000}
+    return {
+        "tasks_per_second": count / seconds,
+        "cpu_ms_per_task": sum(cpu.values()) / count * 1000,
+        **{f"cpu_ms_per_task_{process}": used / count * 1000 for process, used in cpu.items()},
+    }
 
 
 async def measure(options: argparse.Namespace) -> Runs:
@@ -87,7 +91,9 @@ async def measure(options: argparse.Namespace) -> Runs:
                     if name == "pushed"
                     else await _rate(bench, name, pullers[name], count, options.connections)
                 )
-                run |= {f"{figure}_{name}": found[figure] for figure in ("tasks_per_second", "cpu_ms_per_task")}
+                run |= {
+                    f"{figure}_{name}": value for figure, value in found.items() if figure != "submitted_per_second"
+                }
             for name in pullers:
                 run[f"{name}_to_pushed_rate"] = run[f"tasks_per_second_{name}"] / run["tasks_per_second_pushed"]
                 run[f"{name}_to_pushed_cpu"] = run[f"cpu_ms_per_task_{name}"] / run["cpu_ms_per_task_pushed"]
