@@ -35,6 +35,8 @@ RENEWALS = 3
 LATE_LEASES = 1.7
 REPORTS_A_SECOND = 8
 PADDING = 300 * " "
+STOPPED_CHANCE = 0.7
+"""Of saying that the work on a cancelled task has stopped."""
 FORGED = "forged-forged-forged-forged-forged-forged-"
 NO_TASK = {"task": "", "attempt": 0}
 
@@ -67,6 +69,7 @@ class Taken(Struct):
 
 class Standing(Struct):
     status: str
+    cancelled: bool = False
 
 
 class Answered(Struct, frozen=True):
@@ -75,6 +78,7 @@ class Answered(Struct, frozen=True):
     status: int
     standing: str = ""
     """What has become of the attempt, as the service says it."""
+    cancelled: bool = False
 
 
 class Puller:
@@ -184,14 +188,23 @@ class Puller:
             sent_at = time.time()
             answered = await self._send(pulled, "renew", {}, pulled.token)
             self._note("renewed", pulled, sent_at=sent_at, answered=answered.status, standing=answered.standing)
+        if answered.cancelled:
+            await self._stop(pulled)
         return answered.standing != "gone"
+
+    async def _stop(self, pulled: Pulled) -> None:
+        """Stop the work on an attempt whose task was cancelled; most of the time, say so."""
+        self._note("over", pulled, says="nothing", hung_up=True)
+        if random.random() < STOPPED_CHANCE:
+            await self.report(pulled, "release", {"reason": "stopped"}, "RETURNED")
 
     async def _send(self, pulled: Pulled, what: str, body: Any, token: str) -> Answered:
         status, content = await self._post(f"{pulled.attempt}/{what}", token, body)
         if status != 200:
             return Answered(status)
         try:
-            return Answered(status, msgspec.json.decode(content, type=Standing).status)
+            found = msgspec.json.decode(content, type=Standing)
+            return Answered(status, found.status, found.cancelled)
         except msgspec.DecodeError:
             return Answered(0)  # garbage
 

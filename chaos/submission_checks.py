@@ -166,7 +166,7 @@ ACTORS: Mapping[str, frozenset[str]] = {
     "TaskSucceeded": frozenset({"worker", "server"}),
     "TaskFailed": frozenset({"worker", "server", "timer", "system"}),
     "TaskCancelled": frozenset({"user", "system"}),
-    "CancelReported": frozenset({"user", "worker"}),
+    "CancelReported": frozenset({"user", "worker", "server", "timer"}),
 }
 """By event: the kinds of actors that bring it about in a run. A user ends no task by a report in any."""
 SKIPPED = re.compile(r"skipped: (\S+), on which it depends, ")

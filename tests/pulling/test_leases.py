@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from taskstream.errors import NotFound
 from taskstream.pulling import requests
+from taskstream.streams.timers import AttemptDue
+from taskstream.workers.attempts.outcomes import is_of_lease
 from testkit.puller import Puller, register_pulled
 from testkit.service import Service
 from testkit.waiting import wait_until
+
+from ..deciders.test_states import RUNNING
 
 
 async def outcome_of(service: Service, task_id: str) -> Any:
@@ -165,3 +171,20 @@ async def test_an_attempt_of_another_server_is_none_of_a_puller_s(service: Servi
     assert (await attempts.by_server(taken["attempt"], "site-b")).running is not None
     with pytest.raises(NotFound):
         await attempts.by_server(taken["attempt"], "site-c")
+
+
+@pytest.mark.parametrize(
+    ("lease", "set_to", "is_lease"),
+    [
+        (timedelta(seconds=3), timedelta(milliseconds=-100), True),
+        (timedelta(seconds=3), timedelta(0), False),
+        (None, timedelta(milliseconds=-100), False),
+    ],
+)
+def test_a_lease_that_ends_just_before_the_deadline_is_not_taken_for_it(
+    lease: timedelta | None, set_to: timedelta, is_lease: bool
+) -> None:
+    deadline = datetime(2026, 11, 30, 16, tzinfo=UTC)
+    state = msgspec.structs.replace(RUNNING, deadline=deadline, lease=lease)
+
+    assert is_of_lease(state, AttemptDue(attempt=1, at=deadline + set_to), deadline + set_to) == is_lease

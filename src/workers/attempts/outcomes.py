@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from msgspec.structs import replace
@@ -87,12 +87,18 @@ async def end_if_due(container: Container, ref: TaskRef, due: AttemptDue, *, by:
     if not isinstance(state, Processing) or state.facts.attempt != due.attempt:
         return
     failure = DEADLINE_PASSED
-    if state.lease is not None and now + EARLY < state.deadline:
+    if is_of_lease(state, due, now):
         if due.at is not None and now > due.at + LATE:
             await container.timers.watch_deadline(ref, due.attempt, state.due_at(now))
             return
         failure = LEASE_LOST
     await fail_attempt(container, ref, due.attempt, failure, by=by, known=known)
+
+
+def is_of_lease(state: Processing, due: AttemptDue, now: datetime) -> bool:
+    """Return True if a timer that fired was set to the end of a puller's lease, not to the deadline of its attempt."""
+    at = due.at if due.at is not None else now + EARLY
+    return state.lease is not None and at < state.deadline
 
 
 async def set_retry(timers: Timers, ref: TaskRef, state: TaskState) -> None:
