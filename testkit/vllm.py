@@ -27,6 +27,8 @@ class VllmServer(HttpServer):
         self.is_healthy = True
         self.most = 100
         """Requests that it takes at a time; more are answered with 429."""
+        self.holds = False
+        """Every request is held, as by `hold`."""
         self.running = 0
         self.asked: list[dict[str, Any]] = []
         """The bodies of the completions that it was asked for."""
@@ -80,7 +82,7 @@ class VllmServer(HttpServer):
 
         words = WORDS.split(" ")
         await choose(words[0])
-        if wish == "hold":
+        if self.holds or wish == "hold":
             await asyncio.Event().wait()
         elif wish == "cut":
             assert request.transport is not None

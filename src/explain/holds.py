@@ -379,8 +379,7 @@ def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered], *
     return Hold(
         kind="no-server",
         since=since,
-        text=f"no server can take it: {in_words(counts)}"
-        + _unserved_model(model, servers)
+        text=(_unserved_model(model, servers) or f"no server can take it: {in_words(counts)}")
         + _away(servers, in_full=in_full),
         release=f"a server for the type {view.task_type!r}{served}{labels} is available"
         + (f"; one whose circuit is open gets its next trial at {iso(until)} at the earliest" if until else ""),
@@ -393,7 +392,7 @@ def _unserved_model(model: str, servers: Sequence[Considered]) -> str:
     lacking = [server for server in servers if server.verdict == "model-missing"]
     if not lacking or any(server.verdict not in UNFIT for server in servers):
         return ""
-    return f"; no server of its type serves the model {model!r}; {served_models(_models(lacking))}"
+    return f"no server of its type serves the model {model!r}; {served_models(_models(lacking))}"
 
 
 def _models(servers: Sequence[Considered]) -> list[str]:

@@ -209,7 +209,7 @@ def served_models(models: Iterable[str]) -> str:
     """Return which models are served, in words: the first MODELS_NAMED by name."""
     names = sorted(set(models))
     if not names:
-        return "it serves none"
+        return "served: none"
     more = f" and {len(names) - MODELS_NAMED} more" if len(names) > MODELS_NAMED else ""
     return f"served: {', '.join(names[:MODELS_NAMED])}{more}"
 

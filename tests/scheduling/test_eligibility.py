@@ -54,7 +54,7 @@ CASES: list[tuple[str, str, Standing]] = [
     ("able", "runs 1 of at most 2", Standing(server(), running=1)),
     ("other-types", "does not serve the type 'chapter'", Standing(server(types=("clip",)))),
     ("label-missing", "lacks the label gpu=a100", Standing(server(labels={"gpu": "t4"}))),
-    ("model-missing", "does not serve the model 'llama'; it serves none", Standing(server(models=()))),
+    ("model-missing", "does not serve the model 'llama'; served: none", Standing(server(models=()))),
     ("offline", "is offline: refused", Standing(server(online=False, status_reason="refused"))),
     ("maintenance", "takes nothing new: new disk", Standing(server(maintenance=True, maintenance_reason="new disk"))),
     ("circuit-open", "kept failing", Standing(server(circuit=OPEN))),

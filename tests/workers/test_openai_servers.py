@@ -22,6 +22,12 @@ async def vllm() -> AsyncIterator[VllmServer]:
         yield found
 
 
+@pytest.fixture
+async def others() -> AsyncIterator[VllmServer]:
+    async with VllmServer("mistral", "qwen") as found:
+        yield found
+
+
 def registration(vllm: VllmServer, server_id: str = "v1", **more: Any) -> dict[str, Any]:
     endpoints = {"predict": f"{vllm.base_url}/v1"}
     named = {"id": server_id, "name": server_id, "provider": "vllm", "dialect": "openai"}
@@ -91,6 +97,23 @@ async def test_a_failure_within_the_stream_is_none_of_success(
     assert wish == "cut" or "out of memory" in details["error"]
 
 
+async def test_a_task_whose_server_is_killed_is_tried_on_another(
+    service: Service, vllm: VllmServer, others: VllmServer
+) -> None:
+    await register(service, vllm)
+    vllm.holds = True
+    task_id = await service.alice.submit(chat("tell"))
+    await wait_until(lambda: vllm.running == 1, "the task to run")
+    await register(service, others, "v2")
+
+    await vllm.stop()
+
+    details = await service.alice.ended(task_id)
+    assert (details["status"], details["serverId"]) == ("FINISHED", "v2")
+    assert details["result"]["data"]["choices"][0]["message"]["content"] == WORDS
+    assert len(others.asked) == 1
+
+
 async def test_a_task_waits_for_a_full_server_and_loses_no_attempt(service: Service, vllm: VllmServer) -> None:
     vllm.most = 0
     await register(service, vllm)
@@ -120,12 +143,6 @@ async def test_the_list_of_models_is_the_health_check_whatever_heartbeats_say(
 
 
 # Models
-
-
-@pytest.fixture
-async def others() -> AsyncIterator[VllmServer]:
-    async with VllmServer("mistral", "qwen") as found:
-        yield found
 
 
 async def serves(service: Service, server_id: str, *models: str) -> None:
