@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from taskstream.pulling.requests import Wanted
+from taskstream.scheduling.asks import HandOver
 from testkit.puller import Puller, register_pulled
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
@@ -358,3 +360,45 @@ async def test_a_result_with_nan_is_refused_and_not_changed(service: Service, pu
     answer = await puller.say(taken, "done", b'{"result": [NaN]}')
     assert (answer.status, answer["path"]) == (400, "$.data")
     assert (await service.alice.details(task_id))["status"] == "PROCESSING"
+
+
+async def test_a_server_that_was_removed_for_silence_returns_with_its_next_request(nats_url: str) -> None:
+    async with running_service(nats_url, heartbeat_ttl=1.0, server_remove_after=0.5) as service:
+        await register_pulled(service.admin, maxConcurrent=3)
+
+        async def removed() -> bool:
+            return bool((await service.admin.done("GET", "/api/servers?removed=true"))["servers"])
+
+        await wait_until(removed, "the server to be removed")
+        await service.alice.submit({"payload": 1})
+
+        await Puller(service.client("fleet", "service")).one()
+
+        assert (await service.admin.done("GET", "/api/servers/site-b"))["maxConcurrent"] == 3
+
+
+async def test_an_attempt_taken_as_its_puller_hangs_up_is_returned(
+    service: Service, puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await puller.take(wait=0)
+    task_id = await service.alice.submit({"payload": 1, "attempts": 1})
+    gone = asyncio.get_running_loop().create_future()
+    requests = service.container.pull_requests
+    completed = requests._completed
+
+    async def hang_up(given: HandOver) -> Any:
+        gone.set_result(None)
+        return await completed(given)
+
+    async def alive() -> None:
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(requests, "_completed", hang_up)
+        taken = await requests.take("site-b", Wanted(), 20, gone, alive)
+
+    assert taken.attempts == []
+    second = await puller.one()
+    assert (second["task"], second["number"]) == (task_id, 2)
+    (returned,) = [event for event in await service.alice.history(task_id) if event["type"] == "AttemptReturned"]
+    assert returned["reason"] == "the puller hung up before it got the attempt"
