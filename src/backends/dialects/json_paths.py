@@ -136,6 +136,8 @@ def _compiled(text: str, more: int = 0) -> JSONPathQuery:
         raise ValueError(f"is not JSONPath (RFC 9535): {_first_line(error)}") from None
     except RecursionError:
         raise ValueError("is nested too deep") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # such as the library's int(float("1e999"))
+        raise ValueError("is not JSONPath (RFC 9535): a literal is out of range") from None
 
 
 def _first_line(error: JSONPathError) -> str:
