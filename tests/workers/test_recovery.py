@@ -21,6 +21,7 @@ from taskstream.workers.attempts.in_flight import InFlight
 from taskstream.workers.dispatch.backlog_monitor import BacklogMonitor
 from taskstream.workers.dispatch.dispatcher import Dispatcher
 from taskstream.workers.dispatch.sourcing import LoneSourcing
+from taskstream.workers.fleet.ask_desk import AskDesk
 from taskstream.workers.fleet.assignment import ServerAssignment
 from taskstream.workers.fleet.busy_reports import BusyReports
 from taskstream.workers.projector import Projector
@@ -42,6 +43,7 @@ OF_A_WORKER = {
         Membership,
         Indexer,
         InFlight,
+        AskDesk,
         BacklogMonitor,
         Dispatcher,
         LoneSourcing,
