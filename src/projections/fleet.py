@@ -196,7 +196,8 @@ class Fleet:
 
     def chooses_by_model(self, task_type: str) -> bool:
         """Return True if any server for tasks of a type is chosen by model."""
-        return bool(self._by_model[task_type] or self._by_model[""])
+        counts = self._by_model
+        return bool(counts and (counts.get(task_type) or counts.get("")))
 
     def _know_choice_of(self, name: str, before: ServerState | None) -> None:
         """Count a server that is chosen by model, or is not any more. `before`: its state so far."""
