@@ -37,7 +37,6 @@ from .dialect import (
     Failed,
     Final,
     Next,
-    Probe,
     Reply,
     Request,
     StreamReader,
@@ -73,14 +72,6 @@ class Bare(Dialect):
 
     def converse(self, server: ServerRegistered, call: Call) -> Conversation:
         return _BareCall(self, server, call)
-
-    def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
-        if server.health_url is None:
-            return None
-        return Request(method="GET", url=server.health_url, headers=auth_headers(server, api_key))
-
-    def read_health(self, status: int, body: bytes) -> Probe:  # noqa: ARG002
-        return Probe(200 <= status < 300, f"health check answered {status}")
 
 
 class _BareCall(Conversation):

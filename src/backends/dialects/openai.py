@@ -102,9 +102,6 @@ class OpenAI(Dialect):
     def most_health_bytes(self) -> int:
         return MOST_MODELS_BYTES
 
-    def read_health(self, status: int, body: bytes) -> Probe:  # noqa: ARG002
-        return Probe(200 <= status < 300, f"health check answered {status}")
-
     def read_health_of(self, server: ServerRegistered, status: int, body: bytes) -> Probe:
         probe = self.read_health(status, body)
         if probe.well and server.health_url is None and model_names(body) is None:

@@ -22,7 +22,6 @@ from .dialect import (
     Dialect,
     Failed,
     ParentResult,
-    Probe,
     Reply,
     Request,
     StreamReader,
@@ -71,14 +70,6 @@ class Taskstream(Dialect):
 
     def converse(self, server: ServerRegistered, call: Call) -> Conversation:
         return _TaskstreamCall(self, server, call)
-
-    def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
-        if server.health_url is None:
-            return None
-        return Request(method="GET", url=server.health_url, headers=auth_headers(server, api_key))
-
-    def read_health(self, status: int, body: bytes) -> Probe:  # noqa: ARG002
-        return Probe(200 <= status < 300, f"health check answered {status}")
 
 
 class _TaskstreamCall(Conversation):
