@@ -82,9 +82,8 @@ TRIED = {
         Tried(
             name="litserve", program="litserve", section="LitServe", payload=fields, said=shouted,
             wrong={"text": 5}, wrong_reason="must be text", failed_reason="500", cancel="requested", stops=False,
-            unsupported={
-                "streamed_output": "stream", "progress": "progress", "busy": "busy", "detection": "detection",
-            },
+            auto={"dialect": "bare"},
+            unsupported={"streamed_output": "streams", "progress": "progress", "busy": "busy"},
         ),
         Tried(
             name="bentoml, task", program="bentoml-task", section="BentoML", payload=fields, said=shouted,
@@ -125,10 +124,8 @@ TRIED = {
             wrong={"instances": [{"text": 5}]}, wrong_reason="must be text",
             failed_reason="the model broke on its second word",
             cancel="requested", stops=False,
-            unsupported={
-                "streamed_output": "stream", "progress": "progress", "busy": "no limit",
-                "detection": "`auto` finds the newer",
-            },
+            auto={"preset": "kserve-v1"},
+            unsupported={"streamed_output": "streams", "progress": "progress", "busy": "busy"},
         ),
         Tried(
             name="mlserver", program="mlserver", section="MLServer", payload=tensors,
@@ -147,7 +144,8 @@ TRIED = {
             said=lambda data: str(data[0]), wrong=[], wrong_reason="input",
             failed_reason="the model broke on its second word",
             cancel="impossible", stops=False,
-            unsupported={"streamed_output": "intermediate", "progress": "progress", "detection": "auto"},
+            auto={"preset": "gradio-call"},
+            unsupported={"streamed_output": "intermediate", "progress": "progress"},
         ),
     )
 }  # fmt: skip
