@@ -13,7 +13,7 @@ import pytest
 from testkit.processes import Up, clients_of, quick
 from testkit.service import ServiceClients
 
-from .programs import PROGRAMS, Running, check_environments
+from .programs import PROGRAMS, RUNPOD, Running, check_environments
 from .registrations import PAGE
 from .tried import TRIED, Tried
 
@@ -35,6 +35,10 @@ class Server:
         self.running = running
         self.spare = spare
 
+    @property
+    def name(self) -> str:
+        return self.tried.name
+
     async def ready(self) -> None:
         """Let its setup end, and wait until it takes calls."""
         self.running.let_go("hold-setup")
@@ -45,7 +49,7 @@ class Server:
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """`taskstream up` on a new folder."""
     check_environments()
-    service = Up("up", tmp_path_factory.mktemp("up"), quick() | {"LOG_FORMAT": "json"})
+    service = Up("up", tmp_path_factory.mktemp("up"), quick() | {"LOG_FORMAT": "json", "PULL_LEASE": "5"})
     try:
         asyncio.run(service.serve())
         yield service
@@ -82,14 +86,15 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Keep what each case came to, and show the program's output with a failure."""
     report = yield
-    server = getattr(item, "funcargs", {}).get("server")
+    fixtures = getattr(item, "funcargs", {})
+    server = fixtures.get("server") or fixtures.get("worker")
     if server is not None:
         case = item.name.partition("[")[0].removeprefix("test_")
         said = dict(item.user_properties).get("table", "yes")
         if report.when == "call" or report.failed:
-            RESULTS[server.tried.name][case] = str(said) if report.passed else "**failed**"
+            RESULTS[server.name][case] = str(said) if report.passed else "**failed**"
         if report.failed:
-            report.sections.append((f"{server.tried.program} said", server.running.tail()))
+            report.sections.append((f"{server.name} said", server.running.tail()))
             report.sections.append(("its model noted", "\n".join(server.running.trace()[-20:])))
     return report
 
@@ -105,13 +110,13 @@ def with_rows(page: str, seen: dict[str, dict[str, str]]) -> str:
     """Return the page with these rows in its table; other rows stay."""
     before, _, rest = page.partition(BEGIN)
     table, _, after = rest.partition(END)
-    rows = dict(re.findall(r"^\| ([^|]+) \|(.*)\|$", table, re.MULTILINE)[2:])
+    rows = dict(re.findall(r"^\| ([^|]+) \|(.*)\|$", table, re.MULTILINE))
     for name, cases in seen.items():
-        program = PROGRAMS[TRIED[name].program]
+        program = RUNPOD.get(name) or PROGRAMS[TRIED[name].program]
         cells = [f"{program.package} {program.version}", *(cases[case] for case in CASES)]
         rows[name] = f" {' | '.join(cells)} "
     head = f"| registration | program | {' | '.join(CASES.values())} |\n|{'---|' * (len(CASES) + 2)}"
-    known = [f"| {name} |{rows[name]}|" for name in TRIED if name in rows]
+    known = [f"| {name} |{rows[name]}|" for name in (*TRIED, *RUNPOD) if name in rows]
     return "\n".join([before + BEGIN, head, *known, END + after])
 
 

@@ -108,6 +108,12 @@ PROGRAMS = {
 }  # fmt: skip
 
 
+RUNPOD = {
+    name: Program(name=name, package="runpod", environment="ecosystem", command=(PYTHON, script), ready="/")
+    for name, script in (("runpod", "runpod_plain.py"), ("runpod-stream", "runpod_stream.py"))
+}
+
+
 class Running:
     """A program that runs on 127.0.0.1, in a folder of its own."""
 
@@ -156,6 +162,11 @@ class Running:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
         self._process.kill()
+
+    @property
+    def started(self) -> bool:
+        """Return True once it was started."""
+        return self._process.log.exists()
 
     def terminate(self) -> None:
         """Ask it to end."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from .programs import ROOT
@@ -34,3 +38,14 @@ def at(body: dict[str, Any], port: int) -> dict[str, Any]:
 def not_supported(heading: str) -> str:
     """Return what a section says is not supported."""
     return " ".join(section(heading).partition("Not supported")[2].split())
+
+
+def exported(heading: str, url: str, server_id: str, secret: str) -> dict[str, str]:
+    """Return the variables that a section's `text` block exports, for a service at a URL and another server id."""
+    [block] = re.findall(r"^```text\n(.*?)^```", section(heading), re.MULTILINE | re.DOTALL)
+    script = "\n".join(line for line in block.splitlines() if not line.startswith("python "))
+    script = script.replace("http://127.0.0.1:8080", url).replace("shouting", server_id)
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TASKSTREAM_JWT_SECRET": secret}
+    said = subprocess.run(["bash", "-ec", f"{script}\nenv -0"], env=env, capture_output=True, text=True, check=True)
+    pairs = dict(each.split("=", 1) for each in said.stdout.split("\0") if each)
+    return {name: value for name, value in pairs.items() if name.startswith("RUNPOD_")}

@@ -14,7 +14,11 @@ set_up()
 
 async def handler(job: dict[str, Any]) -> AsyncIterator[str]:
     asked = job["input"]
+    words = 0
     async for word in loud_words_async(asked["text"], asked.get("mode", "quick")):
+        words += 1
+        if os.environ.get("PROGRESS"):
+            runpod.serverless.progress_update(job, f"said {words} of {len(asked['text'].split())}")
         yield word + " "
 
 
