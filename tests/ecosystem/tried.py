@@ -143,7 +143,7 @@ TRIED = {
             name="gradio", program="gradio", section="Gradio", payload=lambda text, mode: [text, mode],
             said=lambda data: str(data[0]), wrong=[], wrong_reason="input",
             failed_reason="the model broke on its second word",
-            cancel="impossible", stops=False,
+            cancel="requested", stops=False,
             auto={"preset": "gradio-call"},
             unsupported={"streamed_output": "intermediate", "progress": "progress"},
         ),
