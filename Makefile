@@ -66,7 +66,7 @@ test-description: $(READY) build/ecosystem/.ready
 	cd build/ecosystem && cp ../../tests/ecosystem/description/client.ts . && node_modules/.bin/tsc --noEmit --strict --skipLibCheck client.ts
 
 test-servers: $(READY) $(ECOSYSTEM) ## real model servers, one at a time: make test-servers ARGS="-k cog"
-	$(BIN)/python -m pytest tests/ecosystem -p no:cacheprovider $(ARGS)
+	$(BIN)/python -m pytest tests/ecosystem --session-timeout 1500 -p no:cacheprovider $(ARGS)
 
 build/ecosystem/.ready: tests/ecosystem/description/package-lock.json
 	mkdir -p build/ecosystem
