@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from chaos import long_manners
 from chaos.attempt_checks import FORGETTING_ORDERS, SAYS, SAYS_IN, SUCCESS
 from chaos.backend import Backend
 from chaos.fleet import FLEET, Part
@@ -28,6 +29,7 @@ from taskstream.backends.client import BackendClient
 from taskstream.backends.dialects import dialect_of
 from taskstream.backends.dialects.dialect import Answer, Busy, Call, Completed, Failed, FailedByBackend, Update
 from taskstream.backends.egress import EgressPolicy
+from testkit.link import Link
 from testkit.waiting import wait_until
 
 SERVERS = ("backend-1", *MODEL_SERVERS)
@@ -46,6 +48,8 @@ class Talk:
         self.part: Part = FLEET[name]
         self.backend = backend
         self.client = client
+        self.url = backend.base_url
+        """By which it is registered."""
         self.updates: list[Update] = []
         self._log = log
 
@@ -60,7 +64,7 @@ class Talk:
     async def run(self, orders: str, seconds: float = 0.01, timeout: float = 10.0) -> Answer:
         """Make an attempt with such orders and return its outcome."""
         egress: Any = SimpleNamespace(egress=EgressPolicy(allow_private=True))
-        body = msgspec.convert(self.part.registration(self.name, self.backend.base_url), RegisterBody)
+        body = msgspec.convert(self.part.registration(self.name, self.url), RegisterBody)
         server = await read_settings(egress, body)
         call = Call(
             task_id=TASK,
@@ -145,3 +149,24 @@ async def test_a_call_that_is_cancelled_is_noted(tmp_path: Path, name: str) -> N
             await running
 
         await wait_until(lambda: any(line.get("hung_up") for line in talk.lines), "the end of the work")
+
+
+async def test_a_prediction_whose_stream_broke_is_attached_to_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chances = SimpleNamespace(random=lambda: 0.0, choice=lambda options: options[-1])
+    monkeypatch.setattr(long_manners, "random", chances)  # it streams, and goes on for a while without a listener
+    async with talking("cog", tmp_path) as talk, Link(talk.backend.port) as link:
+        talk.url = f"http://127.0.0.1:{link.port}"
+        running = asyncio.create_task(talk.run("ok", seconds=2))
+        await wait_until(lambda: bool(talk.updates), "the first event")
+        link.set("cut")
+        link.set("pass")
+        answer = await running
+
+        whats = [line["what"] for line in talk.lines]
+        assert isinstance(answer, Completed)
+        assert whats.count("call") == 1
+        assert whats.count("attached") == 1
+        outputs = "".join(update.output for update in talk.updates)
+        assert outputs == "cog/1/1;cog/1/2;cog/1/3;"
