@@ -6,10 +6,9 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 
-from ..backends.dialects.cog import prediction_id
 from ..backends.dialects.cog_prediction import Verdict, read_prediction
 from ..backends.dialects.cog_progress import last_update
-from ..backends.dialects.dialect import BadAnswer, Completed, FailedByBackend
+from ..backends.dialects.dialect import BadAnswer, Completed, FailedByBackend, attempt_id
 from ..backends.redaction import without_keys
 from ..clock import utc_now
 from ..commands.task_reports import check_reporter
@@ -45,7 +44,7 @@ async def record_webhook(container: Container, request: ApiRequest, task_id: str
         prediction = read_prediction(body)
     except BadAnswer as error:
         raise InvalidInput(str(error), "$") from None
-    if prediction.id not in (None, prediction_id(task_id, started.attempt)):
+    if prediction.id not in (None, attempt_id(task_id, started.attempt)):
         raise InvalidInput("is the id of another prediction than the attempt's", "$.id")
     if prediction.status not in ("succeeded", "failed"):
         return ref  # if it was cancelled, the worker finds that it is gone

@@ -25,8 +25,8 @@ from taskstream.backends.dialects.dialect import (
     Request,
     Turn,
     Update,
+    attempt_id,
 )
-from taskstream.backends.dialects.templates import attempt_id
 from taskstream.events.exchange import (
     Acceptance,
     AnswerTest,
@@ -139,8 +139,8 @@ def test_a_template_has_its_method_url_headers_and_body() -> None:
 
     request = Bare().converse(server, CALL).begin()
 
-    assert (request.method, request.url) == ("PUT", f"http://h/p/run/{attempt_id(CALL)}")
-    assert json.loads(request.body or b"") == {"in": "hi", "id": attempt_id(CALL)}
+    assert (request.method, request.url) == ("PUT", f"http://h/p/run/{attempt_id(CALL.task_id, CALL.attempt)}")
+    assert json.loads(request.body or b"") == {"in": "hi", "id": attempt_id(CALL.task_id, CALL.attempt)}
     assert request.headers["X-V"] == "2"
     assert request.headers["X-Key"] == "key-of-the-server"
 
@@ -343,7 +343,7 @@ def test_a_server_may_know_the_job_by_our_id() -> None:
     turn = read(own, {"queued": True})
 
     assert isinstance(turn, Next)
-    assert turn.request.url == f"http://h/jobs/{attempt_id(CALL)}"
+    assert turn.request.url == f"http://h/jobs/{attempt_id(CALL.task_id, CALL.attempt)}"
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ def test_a_job_that_the_server_knows_by_our_id_is_cancelled_before_it_answers() 
     _, request = cancelled(begun(own), answer({}))
 
     assert request is not None
-    assert request.url == f"http://h/jobs/{attempt_id(CALL)}"
+    assert request.url == f"http://h/jobs/{attempt_id(CALL.task_id, CALL.attempt)}"
     accepting = replace(POLLED, accepted=Acceptance(when=status(202)))
     assert cancelled(begun(accepting), answer({"stopped": True}))[0] == "confirmed"
 

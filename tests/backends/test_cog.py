@@ -8,6 +8,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -20,7 +21,6 @@ from taskstream.backends.dialects.cog import (
     PROBE,
     Cog,
     places_of,
-    prediction_id,
 )
 from taskstream.backends.dialects.cog_prediction import (
     MOST_FILES,
@@ -55,6 +55,7 @@ from taskstream.backends.dialects.dialect import (
     Reply,
     Turn,
     Update,
+    attempt_id,
 )
 from taskstream.backends.dialects.framing import Texts
 from taskstream.events.envelope import NULL
@@ -148,10 +149,10 @@ def test_a_server_is_registered_by_its_base_or_by_its_predictions(registered: st
 
 
 def test_the_id_of_a_prediction_is_of_its_attempt_and_shows_no_owner() -> None:
-    ids = [prediction_id(CALL.task_id, attempt) for attempt in (1, 2)] + [prediction_id("other", 1)]
+    ids = [attempt_id(CALL.task_id, attempt) for attempt in (1, 2)] + [attempt_id("other", 1)]
 
     assert len(set(ids)) == 3
-    assert all(re.fullmatch(r"[0-9a-f]{40}", each) for each in ids)
+    assert all(str(UUID(each)) == each for each in ids)
 
 
 @pytest.mark.parametrize(
@@ -269,12 +270,12 @@ def test_a_server_that_is_not_reached_is_asked_again_and_then_given_up() -> None
 def test_a_later_attempt_cancels_what_the_one_before_may_have_left() -> None:
     conversation, turn = reporting(attempt=2)
 
-    assert turn.request.url.endswith(f"/predictions/{prediction_id(CALL.task_id, 1)}/cancel")
+    assert turn.request.url.endswith(f"/predictions/{attempt_id(CALL.task_id, 1)}/cancel")
     for name in ("cancel", "cancel-unknown"):
         conversation, _ = reporting(attempt=2)
         started = conversation.read(reply(name))
         assert isinstance(started, Next)
-        assert started.request.url.endswith(f"/predictions/{prediction_id(CALL.task_id, 2)}")
+        assert started.request.url.endswith(f"/predictions/{attempt_id(CALL.task_id, 2)}")
 
 
 @pytest.mark.parametrize("name", ["at-capacity", "not-ready"])
@@ -431,7 +432,7 @@ def test_a_cancellation_is_confirmed_once_the_prediction_is_gone() -> None:
     conversation = started()
     request = conversation.cancel()
     assert request is not None
-    assert request.url.endswith(f"/predictions/{prediction_id(CALL.task_id, 1)}/cancel")
+    assert request.url.endswith(f"/predictions/{attempt_id(CALL.task_id, 1)}/cancel")
 
     for name in ("cancel", "running"):
         following = conversation.read_cancel(reply(name))

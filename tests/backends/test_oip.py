@@ -22,8 +22,9 @@ from taskstream.backends.dialects.dialect import (
     Request,
     StreamReader,
     Update,
+    attempt_id,
 )
-from taskstream.backends.dialects.oip import BUSY_TEXTS, Oip, attempt_id, place_of
+from taskstream.backends.dialects.oip import BUSY_TEXTS, Oip, place_of
 from taskstream.events.server import ServerRegistered
 
 from .recorded_answers import Recorded, recorded_answers
@@ -122,9 +123,9 @@ def test_a_request_gets_an_id_of_its_attempt_that_does_not_show_the_owner() -> N
     first, second = call_with({"inputs": INPUTS}), call_with({"inputs": INPUTS}, attempt=2)
     body = json.loads(request_of({"inputs": INPUTS}).body or b"")
 
-    assert body == {"inputs": INPUTS, "id": attempt_id(first)}
+    assert body == {"inputs": INPUTS, "id": attempt_id(first.task_id, first.attempt)}
     assert "alice" not in body["id"]
-    assert attempt_id(first) != attempt_id(second)
+    assert attempt_id(first.task_id, first.attempt) != attempt_id(second.task_id, second.attempt)
 
 
 def test_its_own_id_marks_an_attempt_and_one_of_the_payload_does_not() -> None:
@@ -132,7 +133,7 @@ def test_its_own_id_marks_an_attempt_and_one_of_the_payload_does_not() -> None:
     own.begin()
     given.begin()
 
-    assert own.mark == attempt_id(call_with({"inputs": []}))
+    assert own.mark == attempt_id("0" * 26 + "~alice", 1)
     assert given.mark == ""
 
 

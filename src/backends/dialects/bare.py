@@ -42,11 +42,12 @@ from .dialect import (
     StreamReader,
     Turn,
     Update,
+    attempt_id,
     auth_headers,
 )
 from .job_progress import JobProgress
 from .refusals import bad_answer
-from .templates import attempt_id, fill, fill_url, named_url, read_job_id
+from .templates import fill, fill_url, named_url, read_job_id
 
 LONGEST_PAUSE = timedelta(seconds=30)
 """Between polls that are not answered."""
@@ -83,7 +84,7 @@ class _BareCall(Conversation):
         self._call = call
         self._outcomes = BareOutcomes(dialect, server, call, self._exchange)
         self._step: Literal["start", "poll", "result", "giving up"] = "start"
-        self._job = attempt_id(call)
+        self._job = attempt_id(call.task_id, call.attempt)
         self._asked: Request | None = None
         """The poll, or the request for the result."""
         self._cancel_url = ""

@@ -16,7 +16,6 @@ prediction that may have ended sends PROBE as its body: Cog refuses that, unless
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
@@ -45,6 +44,7 @@ from .dialect import (
     StreamReader,
     Turn,
     Update,
+    attempt_id,
     auth_headers,
 )
 from .reasons import reason_in, shortened
@@ -52,7 +52,6 @@ from .refusals import bad_answer, reason_text, refusal
 
 PROBE = b'{"input":5}'
 """Never a valid input: inputs are objects."""
-LONGEST_ID = 40
 PAUSES_OF_REATTACH = (timedelta(0), timedelta(seconds=0.3), timedelta(seconds=1))
 """Pauses before a stream is opened again, counted from its last event. The first is none: a prediction that ends
 meanwhile is forgotten."""
@@ -96,11 +95,6 @@ def places_of(predict_url: str) -> Places:
     scheme, host, path, query, _ = urlsplit(predict_url)
     base = path.rstrip("/").removesuffix("/predictions")
     return Places(urlunsplit((scheme, host, base, "", "")), f"?{query}" if query else "")
-
-
-def prediction_id(task_id: str, attempt: int) -> str:
-    """Return the id of an attempt's prediction. It does not show the task's owner."""
-    return hashlib.sha256(f"{task_id}.{attempt}".encode()).hexdigest()[:LONGEST_ID]
 
 
 class _Create(Struct, omit_defaults=True):
@@ -178,7 +172,7 @@ class _CogCall(Conversation):
         self._server = server
         self._call = call
         self._places = places_of(server.predict_url)
-        self._id = prediction_id(call.task_id, call.attempt)
+        self._id = attempt_id(call.task_id, call.attempt)
         self._mode: _Mode = "asks"
         self._model = Model()
         self._events = Events()
@@ -289,7 +283,7 @@ class _CogCall(Conversation):
         self._mode = "streams" if self._model.streams else "reports" if self._server.callback else "waits"
         if self._mode == "reports" and self._call.attempt > 1:  # its worker may have been killed
             self._mode = "frees"
-            return Next(request=self._cancelling(prediction_id(self._call.task_id, self._call.attempt - 1)))
+            return Next(request=self._cancelling(attempt_id(self._call.task_id, self._call.attempt - 1)))
         return Next(request=self._create())
 
     def _read_snapshot(self, reply: Reply) -> Turn:

@@ -7,6 +7,8 @@ a streamed answer into texts, and removes the keys from everything before a dial
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -66,6 +68,12 @@ class Call(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Call({self.task_id}, attempt {self.attempt})"  # without its secrets
+
+
+def attempt_id(task_id: str, attempt: int) -> str:
+    """Return the id of an attempt for servers, a UUID: always the same, of this attempt alone, without the owner."""
+    digest = hashlib.sha256(f"attempt:{task_id}.{attempt}".encode()).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=5))
 
 
 class Request(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ There is no request to cancel: the connection is closed. Nothing says that a ser
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -38,6 +37,7 @@ from .dialect import (
     Request,
     StreamReader,
     Update,
+    attempt_id,
     auth_headers,
 )
 from .reasons import reason_in
@@ -111,11 +111,6 @@ def place_of(server: ServerRegistered) -> ModelPlace:
     )
 
 
-def attempt_id(call: Call) -> str:
-    """Return an id of an attempt that shows nothing of its owner: task ids do."""
-    return hashlib.sha256(f"{call.task_id}.{call.attempt}".encode()).hexdigest()[:32]
-
-
 class Oip(Dialect):
     """`POST` of an inference request; a JSON object with `outputs` in return."""
 
@@ -180,7 +175,7 @@ class _Inference(Conversation):
         given = msgspec.json.decode(fields.get("id", Raw(b"null")))
         if given is None:
             # KServe 0.21 answers 500 to a request without an id if the model's code passes it on.
-            self._id = self._mark = attempt_id(self._call)
+            self._id = self._mark = attempt_id(self._call.task_id, self._call.attempt)
             return _encode({**fields, "id": self._id})
         self._id = given if isinstance(given, str) else ""
         return payload

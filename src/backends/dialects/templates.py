@@ -9,9 +9,7 @@ payload does not have leaves its key out. A text that begins with `$$` loses one
 
 from __future__ import annotations
 
-import hashlib
 import re
-import uuid
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -19,7 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import msgspec
 from msgspec import UNSET, Raw
 
-from .dialect import BadAnswer, Call
+from .dialect import BadAnswer
 
 LARGEST_TEMPLATE = 16 * 1024
 """Bytes of JSON."""
@@ -37,12 +35,6 @@ _NO_URL = re.compile(r"[\\<>\"^`|#]")
 _object = msgspec.json.Decoder(dict[str, Raw])
 _list = msgspec.json.Decoder(list[Raw])
 _encode = msgspec.json.Encoder().encode
-
-
-def attempt_id(call: Call) -> str:
-    """Return the id of an attempt, a UUID: always the same, of this attempt alone, and without the owner in it."""
-    digest = hashlib.sha256(f"attempt:{call.task_id}.{call.attempt}".encode()).digest()
-    return str(uuid.UUID(bytes=digest[:16], version=5))
 
 
 def check_template(template: Any) -> None:
