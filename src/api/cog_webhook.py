@@ -17,6 +17,7 @@ from ..errors import AlreadyEnded, AttemptNotCurrent, Forbidden, InvalidInput, R
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
+from ..instants import milliseconds
 from .auth.access import READERS_OF_ALL, ApiRequest, owned_ref
 from .bodies import read_body
 from .middleware import request_id
@@ -78,4 +79,4 @@ def _accepts_json_only(container: Container, history: Sequence[Stored[TaskEvent]
 def _elapsed_ms(history: Sequence[Stored[TaskEvent]], started: AttemptStarted) -> int:
     """Return the milliseconds since an attempt started."""
     at = next(stored.recorded.at for stored in history if stored.recorded.event is started)
-    return max(0, round((utc_now() - at).total_seconds() * 1000))
+    return max(0, milliseconds(utc_now()) - milliseconds(at))

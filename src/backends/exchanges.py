@@ -15,9 +15,11 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import aiohttp
+import structlog
 from yarl import URL
 
 from ..events.server import ServerRegistered
@@ -65,6 +67,9 @@ LONGEST_CANCEL_ANSWER = 1024 * 1024
 OUT_OF_MEMORY = Failed(kind="error", error="this worker is out of memory", is_neutral=True)
 """The server may have got the request: the attempt counts as failed, but not against the server."""
 ELSEWHERE = Failed(kind="bad_answer", error="the next request would go to another server than the registered one")
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 OnUpdate: TypeAlias = Callable[[Update], Awaitable[None]]
 """Takes progress as it comes. While it waits, what the server sends waits in the connection."""
@@ -179,13 +184,13 @@ class Exchanges:
                 body = await read_capped(response, self._max_bytes)
                 _settle(response, body, conversation.mark or self._call.task_id)
                 reply = self._reply(response, body)
+            return self._understood(partial(conversation.read, reply), "the answer ")
         except AnswerTooLarge:
             return Failed(kind="bad_answer", error=f"the answer is larger than {self._max_bytes} bytes")
         except BadAnswer as error:
             return Failed(kind="bad_answer", error=str(error)[:LONGEST_ERROR])
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return self._lost(error)
-        return conversation.read(reply)
 
     def _lost(self, error: Exception) -> Turn:
         """Return what follows a request without a whole answer."""
@@ -238,7 +243,8 @@ class Exchanges:
             for text in completed:
                 count += 1
                 try:
-                    found = reader.read(without_keys(text, keys), self._elapsed_ms(), texts.event)
+                    clean = without_keys(text, keys)
+                    found = self._understood(partial(reader.read, clean, self._elapsed_ms(), texts.event))
                     if found is None:
                         continue
                     if isinstance(found, Final):
@@ -260,7 +266,23 @@ class Exchanges:
                 if answer := await read(texts.feed(piece)):
                     response.close()
                     return answer
-        return await read(texts.rest()) or reader.end()
+        return await read(texts.rest()) or self._understood(reader.end, "the streamed answer ")
+
+    def _understood(self, read: Callable[[], T], what: str = "") -> T:
+        """Return what a dialect reads in an answer. Raises BadAnswer also where it fails at what it did not expect.
+
+        A server may send anything: a fault of ours in reading it must cost its own attempt only. `what`: the beginning
+        of the error, unless the caller adds it.
+        """
+        try:
+            return read()
+        except (BadAnswer, MemoryError):
+            raise
+        except RecursionError:
+            raise BadAnswer(f"{what}is nested too deep to be read") from None
+        except Exception as error:
+            log.exception("answer.unread", task=self._call.task_id, server=self._server.server_id)
+            raise BadAnswer(f"{what}cannot be read ({type(error).__name__})") from None
 
     # Cancellation
 
@@ -282,7 +304,9 @@ class Exchanges:
                     self._sent += 1
                     async with await self._ask(turn.request) as response:
                         reply = self._reply(response, await read_capped(response, LONGEST_CANCEL_ANSWER))
-                    turn = conversation.read_cancel(reply)
+                    turn = self._understood(partial(conversation.read_cancel, reply))
+        except BadAnswer as error:
+            return CancelReport("unconfirmed", f"the answer to the request to cancel {error}")
         except TimeoutError:
             missing = (
                 "no answer to the request to cancel" if reply is None else "the server did not say that it stopped"

@@ -210,7 +210,7 @@ class PulledAttempts:
         lease = state.lease or self._lease
         now = time.monotonic()
         last = self._renewed.get(attempt.key)
-        if last is None or now - last >= lease.total_seconds() / RENEWALS_PER_LEASE:
+        if last is None or timedelta(seconds=now - last) >= lease / RENEWALS_PER_LEASE:
             due_at = min(state.deadline, utc_now() + lease)
             await self._timers.watch_deadline(attempt.key.ref, attempt.key.attempt, due_at)
             self._remember(attempt.key, now)

@@ -59,11 +59,13 @@ def read_json(text: bytes) -> Json:
     text = text.removeprefix(BYTE_ORDER_MARK)
     try:
         return Json(text, msgspec.json.decode(text))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         mended = mend(text)
         marked = _with_nuls(mended)
         if marked == text:
-            raise
+            if isinstance(error, msgspec.DecodeError):
+                raise
+            raise msgspec.DecodeError(f"JSON is malformed: invalid character (byte {text.find(_NUL)})") from None
         if marked == mended:
             return Json(mended, msgspec.json.decode(mended))
         with_nulls = marked.replace(_NUL, b"null")

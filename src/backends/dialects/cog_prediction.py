@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 from typing import Any, Literal, TypeAlias
 
@@ -31,6 +30,9 @@ LARGEST_SCHEMA = 4 * 1024 * 1024
 MOST_FILES = 100
 """Files of one result: its event names each. Further ones stay data URIs."""
 CANCELED = "the server cancelled the prediction"
+
+LONGEST_SECONDS = 1e9
+"""In a model: a longer time is none."""
 
 Status: TypeAlias = Literal["starting", "processing", "succeeded", "failed", "canceled"]
 
@@ -151,7 +153,9 @@ def _measured(prediction: Prediction) -> dict[str, Any]:
     if not isinstance(metrics, dict) or not metrics:
         return {}
     seconds = metrics.get("predict_time")
-    times = {"model_time": round(seconds * 1000)} if isinstance(seconds, float) and 0 <= seconds < math.inf else {}
+    times = {}
+    if isinstance(seconds, float) and 0 <= seconds <= LONGEST_SECONDS:
+        times["model_time"] = round(seconds * 1000)
     return {**times, "custom_data": prediction.metrics}
 
 
@@ -170,6 +174,13 @@ def with_files(task_id: str, output: bytes) -> tuple[bytes, File | None, tuple[F
     """
     if b'"data:' not in output:
         return output, None, ()
+    try:
+        return _with_files(task_id, output)
+    except RecursionError:
+        raise BadAnswer("is nested too deep to be searched for files") from None
+
+
+def _with_files(task_id: str, output: bytes) -> tuple[bytes, File | None, tuple[File, ...]]:
     content = msgspec.json.decode(output)
     path = f"/api/task/{task_id}/result/file"
     if isinstance(content, str) and (file := read_data_uri(content)) is not None:

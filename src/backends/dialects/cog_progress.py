@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any, TypeGuard
 
@@ -25,6 +24,8 @@ MOST_APPENDED = 100
 """Values of one metric that is appended to."""
 LARGEST_METRIC = 1_000
 """Bytes of JSON of one value."""
+LARGEST_NUMBER = 1e300
+"""That is added to: integers of JSON have no bound, and no float is larger than 1.8e308."""
 LARGEST_EVENT = 200 * 1024
 """Bytes. The piece of output or the log in a larger event is not shown as progress."""
 NOT_SHOWN = "output or a log line of more than 200 KiB was not shown as progress"
@@ -141,7 +142,7 @@ class Metrics:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
 
 
 class Events:

@@ -63,7 +63,7 @@ def read_schema(dialect: str, server: ServerRegistered, status: int, body: bytes
         raise NoSchema(f"the server answered {status} when it was asked for it")
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: no JSON, or no UTF-8
         raise NoSchema("the server's description of it is not JSON") from None
     if not isinstance(content, dict):
         raise NoSchema("the server's description of it is not a JSON object")

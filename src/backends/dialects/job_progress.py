@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ...events.exchange import Poll, StreamedParts
@@ -13,6 +12,8 @@ from .task_update import LONGEST_LINE, READERS
 
 MOST_LINES = 200
 """Of a log in one update."""
+LARGEST_NUMBER = 1e15
+"""That is scaled: integers of JSON have no bound, floats have."""
 LONGEST_LINES = 64 * 1024
 """Characters of a log in one update: it is part of a message of NATS."""
 
@@ -45,7 +46,7 @@ class JobProgress:
     def _percent(self, came: Any) -> tuple[float | None, str]:
         if came is None:
             return None, ""
-        if isinstance(came, int | float) and not isinstance(came, bool) and abs(came) < math.inf:
+        if isinstance(came, int | float) and not isinstance(came, bool) and abs(came) <= LARGEST_NUMBER:
             came = came / self._places.progress_max * 100
         value, note = READERS["progress"](came)
         return value, note

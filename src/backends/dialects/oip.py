@@ -132,7 +132,7 @@ class Oip(Dialect):
         """Return if the model is ready. Some servers say `{"ready": false}` with a 200."""
         try:
             content = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: no JSON, or no UTF-8
             content = None
         if isinstance(content, dict) and content.get("ready") is False:
             return Probe(well=False, reason=f"health check answered {status}: {NOT_READY}")

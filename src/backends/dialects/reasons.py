@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
-
 from ...wire.json_text import read_json
 
 LONGEST_REASON = 300
@@ -43,7 +41,7 @@ def reason_of(body: bytes, media_type: str) -> str:
         return ""
     try:
         content = read_json(body).content
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: no JSON, or no UTF-8
         return _plain(body) if media_type in ("text/plain", "") else ""
     return reason_in(content) if isinstance(content, dict | list) or media_type == "text/plain" else ""
 
