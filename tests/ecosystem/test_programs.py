@@ -249,6 +249,6 @@ async def test_killed(service: ServiceClients, server: Server, case: str) -> Non
         assert await call.said(task_id) == "HELLO WORLD"
         assert (await service.alice.details(task_id))["serverId"] == f"{call.type}-2"
         failed = [event for event in await service.alice.history(task_id) if event["type"] == "AttemptFailed"]
-        assert [event["server_id"] for event in failed] == [f"{call.type}-1"]
+        assert {event["server_id"] for event in failed} == {f"{call.type}-1"}  # perhaps called again while it was dead
         assert any(line.startswith("start slow") for line in server.spare.trace())
         await service.admin.done("DELETE", f"/api/servers/{call.type}-2")
