@@ -29,6 +29,7 @@ from testkit.outage import begin, end
 from testkit.waiting import wait_until
 
 OVERRIDDEN = {
+    "_attempt_reconnect",  # one that died: tests/streams/test_silent_server.py
     "_process_connect_init",  # TLS refused by the server: tests/streams/test_access.py
     "_process_err",  # an error of the server leads to a reconnect: tests/streams/test_access.py
     "_process_info",  # required TLS: tests/streams/test_access.py
@@ -58,6 +59,7 @@ def private_members() -> set[str]:
     """Return the private attributes that streams/client/client.py reads or overrides and does not define."""
     tree = ast.parse(inspect.getsource(our_client))
     own = {"_access", "_listeners", "_reports", "_on_loss", "_jwt", "_sign", "_socket_transport", "_discard_transport"}
+    own |= {"_replaced", "_end"}
     own |= {"_receive_at_once", "_deliver", "_hear", "_encoded", "_unwritten", "_unwritten_bytes", "_write"}
     own |= {"_client", "_sid", "_raw_headers", "_parsed_headers"}  # of NatsMessage
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

@@ -44,6 +44,7 @@ PERMISSIONS = "permissions violation"
 STALE = "stale connection"
 WRITTEN_AT_ONCE = 64 * 1024
 """Bytes that wait for the end of the round; with more, they are written before."""
+RECONNECT_PAUSE_SECONDS = 0.5
 CANCEL_TRIES = 100
 CANCEL_SECONDS = 0.05
 
@@ -269,6 +270,25 @@ class NatsClient(nats.aio.client.Client):
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
 
+    async def _attempt_reconnect(self) -> None:
+        """Reconnect, also after an error that nats-py does not foresee: it would end its reconnecting for good."""
+        while True:
+            try:
+                await super()._attempt_reconnect()
+                return
+            except Exception as error:
+                if self.is_closed or self._is_replaced:
+                    raise
+                log.warning("nats.reconnect-failed", reason=repr(error))
+                self._discard_transport()
+                self._status = self.RECONNECTING
+                await asyncio.sleep(RECONNECT_PAUSE_SECONDS)
+
+    @property
+    def _is_replaced(self) -> bool:
+        """Return True in a reconnect that another one has replaced, and whose cancellation has not reached it yet."""
+        return self._reconnection_task not in (None, asyncio.current_task())
+
     async def _process_op_err(self, e: Exception) -> None:
         was_connected = self.is_connected
         await super()._process_op_err(e)  # changes the status, and does not suspend if it will reconnect
@@ -291,7 +311,8 @@ class NatsClient(nats.aio.client.Client):
                 raise nats.errors.UnexpectedEOF
             self._receive_at_once()
         except BaseException:
-            self._discard_transport()
+            if not self._is_replaced:  # else the transport is the other reconnect's already
+                self._discard_transport()
             raise
 
     def _discard_transport(self) -> None:
