@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import msgspec
 import structlog
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -64,11 +65,15 @@ NOT_KEPT = (
     "output, lines and large custom data are pushed live only, and data is left out: the task has stored "
     f"{MOST_STORED:,} characters"
 )
+ROOM_BYTES = 512 * 1024
+"""Of a message: for the report that waits, and that the next is merged into. A report may have what is left."""
+NOT_SENT = "output, lines or custom data that are too large for an event were left out"
 MOST_NOTES = 20
 """Notes of merged reports; equal ones count once."""
 REMEMBERED = 10_000
 OBJECT_PAUSE_SECONDS = 5.0
 """How long a large result waits before the object store is asked again."""
+_encode = msgspec.json.Encoder().encode
 NOT_STORED = StoredResult(size_bytes=0)
 """Stands for a large result while it is decided whether it may be stored."""
 LONGEST_UNDECIDED = timedelta(minutes=20)
@@ -123,7 +128,7 @@ class AttemptReports:
 
         Raises Refused if the known state does not allow it, StoreUnavailable if it must be appended now and cannot be.
         """
-        command = update.command(reporter)
+        command = self._bounded(update.command(reporter))
         is_large = False
         if update.data != NULL:
             inline = self._results.inline(bytes(update.data), most_bytes=MOST_INLINE)
@@ -134,7 +139,7 @@ class AttemptReports:
         async with task.lock:
             if task.refused is not None and task.refused[0] == command.reporter:
                 raise task.refused[1]
-            size = len(command.output) + sum(map(len, command.lines)) + len(command.custom_data) + len(update.data)
+            size = _characters(command) + len(command.custom_data) + len(update.data)
             is_over = task.stored + size > MOST_STORED
             if is_over:
                 command = _without_content(command)
@@ -155,6 +160,18 @@ class AttemptReports:
             if task.flush is None:
                 task.flush = asyncio.create_task(self._flush_later(ref, task))
             await self._push(ref, waiting, events[0], by, after=max(task.last, known.sequence))
+
+    def _bounded(self, command: ReportProgress) -> ReportProgress:
+        """Return a report that an event can hold.
+
+        One that cannot be stored would wait for ever, and keep the end out.
+        """
+        most = self._connection.max_payload - ROOM_BYTES
+        if 6 * _characters(command) + len(command.custom_data) <= most:  # no character takes more than six bytes
+            return command
+        if len(_encode((command.output, command.lines))) + len(command.custom_data) <= most:
+            return command
+        return replace(command, custom_data=NULL, lines=(), output="", notes=(*command.notes, NOT_SENT))
 
     async def _append_large(
         self, ref: TaskRef, task: _Throttle, command: ReportProgress, data: bytes, *, by: Actor, cause: str
@@ -380,7 +397,14 @@ def _may_be_merged(first: ReportProgress, second: ReportProgress) -> bool:
     if first.reporter != second.reporter or len(first.lines) >= MOST_LINES or len(first.merged) >= MOST_MERGED:
         return False
     merged = sum(len(report.custom_data) for report in first.merged)
-    return len(first.output) + sum(map(len, first.lines)) + merged <= MOST_OUTPUT
+    if len(first.custom_data) > MOST_OUTPUT and ends_chapter(first.custom_data):
+        return False  # it would be kept beside the second's
+    return _characters(first) + merged <= MOST_OUTPUT
+
+
+def _characters(command: ReportProgress) -> int:
+    """Return the characters of output and lines in a report."""
+    return len(command.output) + sum(map(len, command.lines))
 
 
 def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:
