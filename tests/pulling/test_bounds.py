@@ -10,6 +10,7 @@ from taskstream.pulling import attempts as attempts_module
 from taskstream.pulling import requests as requests_module
 from testkit.puller import Puller, register_pulled
 from testkit.service import Service
+from testkit.waiting import wait_until
 
 
 async def test_open_requests_are_bounded(service: Service, puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,11 +65,21 @@ async def test_a_server_gives_back_few_attempts_at_a_time(
     assert len(held) in (97, 98)
 
 
+async def accepted(service: Service, task_id: str) -> None:
+    """Wait until the log says that a puller has the task."""
+
+    async def is_accepted() -> bool:
+        return any(event["type"] == "AttemptAccepted" for event in await service.alice.history(task_id))
+
+    await wait_until(is_accepted, "the attempt to be accepted")
+
+
 async def test_a_renewal_extends_a_lease_only_so_often(
     service: Service, puller: Puller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await service.alice.submit({"payload": 1})
+    task_id = await service.alice.submit({"payload": 1})
     taken = await puller.one()
+    await accepted(service, task_id)  # which sets the timer, too
     timers = service.container.timers
     set_to: list[object] = []
     real = timers.watch_deadline
