@@ -115,6 +115,11 @@ class NatsClient(nats.aio.client.Client):
         """True if the server that we are connected to is part of a cluster."""
         return "cluster" in self._server_info
 
+    @property
+    def connections(self) -> int:
+        """How often it has connected."""
+        return int(self.stats["reconnects"]) + 1
+
     async def listen(self, subject: str, receive: Callable[[Msg], None]) -> Subscription:
         """Subscribe; `receive` is called with each message as it is read, and must not take long."""
 
@@ -271,13 +276,17 @@ class NatsClient(nats.aio.client.Client):
             report.add_done_callback(self._reports.discard)
 
     async def _attempt_reconnect(self) -> None:
-        """Reconnect, also after an error that nats-py does not foresee: it would end its reconnecting for good."""
+        """Reconnect, also after an error that nats-py does not foresee: it would end its reconnecting for good.
+
+        One is the cancellation of another wait for the end of the same socket, which is not this task's.
+        """
+        task = asyncio.current_task()
         while True:
             try:
                 await super()._attempt_reconnect()
                 return
-            except Exception as error:
-                if self.is_closed or self._is_replaced:
+            except (Exception, asyncio.CancelledError) as error:
+                if self.is_closed or self.is_replaced or (task is not None and task.cancelling()):
                     raise
                 log.warning("nats.reconnect-failed", reason=repr(error))
                 self._discard_transport()
@@ -285,7 +294,7 @@ class NatsClient(nats.aio.client.Client):
                 await asyncio.sleep(RECONNECT_PAUSE_SECONDS)
 
     @property
-    def _is_replaced(self) -> bool:
+    def is_replaced(self) -> bool:
         """Return True in a reconnect that another one has replaced, and whose cancellation has not reached it yet."""
         return self._reconnection_task not in (None, asyncio.current_task())
 
@@ -311,7 +320,7 @@ class NatsClient(nats.aio.client.Client):
                 raise nats.errors.UnexpectedEOF
             self._receive_at_once()
         except BaseException:
-            if not self._is_replaced:  # else the transport is the other reconnect's already
+            if not self.is_replaced:  # else the transport is the other reconnect's already
                 self._discard_transport()
             raise
 

@@ -481,12 +481,13 @@ async def watch(client: NatsClient, answers: Callable[[float], Awaitable[bool]])
     """Drop the socket of a server that no longer answers, so nats-py connects to another one; until cancelled.
 
     nats-py alone waits without a limit for a server that was stopped. `answers` returns True if the server answers
-    within so many seconds.
+    within so many seconds. A question that was lost with its connection says nothing about the next connection.
     """
     misses = 0
     while True:
         await asyncio.sleep(WATCHDOG_SECONDS)
-        if not client.is_connected or await answers(WATCHDOG_SECONDS):
+        asked = client.connections
+        if not client.is_connected or await answers(WATCHDOG_SECONDS) or client.connections != asked:
             misses = 0
             continue
         misses += 1
