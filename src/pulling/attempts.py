@@ -45,6 +45,7 @@ from ..streams.timers import Timers
 from ..vault.sealing import SealingError
 from ..vault.secrets import SecretStore
 from .attempt_ids import AttemptIds, AttemptKey
+from .watchers import Watchers
 
 RENEWALS_PER_LEASE = 12
 """How often a lease is extended at most. Renewals between are answered, and change nothing."""
@@ -150,6 +151,8 @@ class PulledAttempts:
         """By server, monotonic: until when its returns have used up its rate."""
         self._waiting: set[asyncio.Event] = set()
         """Of the requests that wait for attempts to stop."""
+        self.watchers = Watchers()
+        """The requests that wait for attempts to stop."""
         self._ended = False
 
     @property

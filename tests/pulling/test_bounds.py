@@ -6,9 +6,12 @@ import asyncio
 
 import pytest
 
+from taskstream.errors import TooManyAsks
 from taskstream.pulling import attempts as attempts_module
 from taskstream.pulling import requests as requests_module
+from taskstream.pulling import watchers as watchers_module
 from testkit.puller import Puller, register_pulled
+from testkit.runpod_worker import RunpodWorker
 from testkit.service import Service
 from testkit.waiting import wait_until
 
@@ -93,3 +96,32 @@ async def test_a_renewal_extends_a_lease_only_so_often(
     assert [await puller.told(taken, "renew") for _ in range(5)] == ["running"] * 5
 
     assert len(set_to) == 1
+
+
+async def test_requests_that_wait_for_attempts_to_stop_are_bounded(
+    service: Service, puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchers_module, "MOST_WATCHERS_OF_SERVER", 1)
+    await register_pulled(service.admin, "shouting")
+    await service.alice.submit({"payload": 1})
+    taken = await puller.one()
+    body = {"server": "site-b", "attempts": [taken["attempt"]], "wait": 0}
+    worker = RunpodWorker(service.client("fleet", "service"))
+
+    async with worker.watching():
+        async with worker.request("GET", "job-stop/another", "t=1") as refused:
+            assert refused.status == 429
+        with service.container.pulled_attempts.watchers.open("site-b"):
+            answer = await puller.client.post("/api/attempts/cancelled", body)
+
+    assert (answer.status, answer["violated-policies"]) == (429, ["asks"])
+    assert (await puller.client.post("/api/attempts/cancelled", body)).status == 200
+    await wait_until(lambda: is_free(service, "shouting"), "the place of the hung up request to be free")
+
+
+def is_free(service: Service, server_id: str) -> bool:
+    try:
+        service.container.pulled_attempts.watchers.open(server_id).close()
+    except TooManyAsks:
+        return False
+    return True

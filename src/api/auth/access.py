@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, cast
+from typing import Any, Protocol, TypedDict, cast
 from urllib.parse import parse_qs
 
 from litestar import Request
@@ -13,7 +13,7 @@ from ...errors import Forbidden, NotFound
 from ...events.envelope import Actor
 from ...events.ids import BatchRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
 from ...projections.fleet import Fleet
-from ...push.open_streams import OpenStreams, Place
+from ...push.open_streams import OpenStreams
 from ..middleware import MAY_TAKE_LONG, headers_of, request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
 from .roles import ROLES
@@ -41,6 +41,12 @@ NOBODY = Identity(subject="", roles=frozenset())
 """The bearer of a token that is no user's; no user has an empty subject."""
 
 ApiRequest = Request[Identity, Any, Any]
+
+
+class Closable(Protocol):
+    """What a request holds until its end."""
+
+    def close(self) -> None: ...
 
 
 class TakesStreamTokens(Struct, frozen=True, kw_only=True):
@@ -115,14 +121,17 @@ class Authentication:
 
 def take_place(request: ApiRequest, streams: OpenStreams) -> None:
     """Take a place for a stream, until the request ends. Raises TooManyStreams, StreamsExhausted."""
-    place = streams.open(request.user.subject)
-    scope = cast(dict[str, Any], request.scope)
-    scope[PLACES] = [*_places(request.scope), place]
-    scope[MAY_TAKE_LONG] = True
+    until_the_end(request, streams.open(request.user.subject))
+    cast(dict[str, Any], request.scope)[MAY_TAKE_LONG] = True
 
 
-def _places(scope: Any) -> list[Place]:
-    found: list[Place] = scope.get(PLACES, [])
+def until_the_end(request: ApiRequest, place: Closable) -> None:
+    """Close something when the request ends, however it ends: also if its answer is never begun."""
+    cast(dict[str, Any], request.scope)[PLACES] = [*_places(request.scope), place]
+
+
+def _places(scope: Any) -> list[Closable]:
+    found: list[Closable] = scope.get(PLACES, [])
     return found
 
 

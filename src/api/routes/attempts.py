@@ -85,15 +85,16 @@ def attempt_routes(container: Container) -> list[RouteHandler]:
         "Those of the attempts that are over",
         body=CancelledBody,
         roles=("service", "admin"),
-        fails={404},
+        fails={404, 429},
     )
     async def wait_for_cancelled(request: ApiRequest) -> StoppedPage:
         """Wait until one of a puller's attempts is over without it: cancelled, lost, or late. Stop working on it."""
         body = await read_as(request, CancelledBody, depth)
         check_server(request.user, container.fleet, body.server)
         await pulled_server(container, body.server, origin(request))
-        async with held_open(request) as gone:
-            over = await container.pulled_attempts.stopped(body.server, body.attempts, body.wait, gone)
+        with container.pulled_attempts.watchers.open(body.server):
+            async with held_open(request) as gone:
+                over = await container.pulled_attempts.stopped(body.server, body.attempts, body.wait, gone)
         return StoppedPage(attempts=[pulled_standing(each, answer) for each, answer in over.items()])
 
     _add_reports(routes, container)

@@ -39,7 +39,7 @@ from ...events.subjects import task_root
 from ...pulling.attempts import PulledAttempt
 from ...pulling.requests import Wanted
 from ...pulling.worker_records import WorkerRecord, WorkerRecords
-from ..auth.access import RAW_TOKENS, TAKES, ApiRequest, Authentication, check_server, origin, requires
+from ..auth.access import RAW_TOKENS, TAKES, ApiRequest, Authentication, check_server, origin, requires, until_the_end
 from ..auth.authenticator import Authenticator
 from ..auth.stream_tokens import StreamTokens
 from ..bodies import read_body
@@ -147,6 +147,10 @@ class _Workers:
         """Answer with the attempts that a worker must stop, once there are some."""
         await self._admit(request, server, worker)
         cast(dict[str, Any], request.scope)[MAY_TAKE_LONG] = True
+        try:
+            until_the_end(request, self._attempts.watchers.open(server))
+        except TooManyAsks:
+            raise HTTPException(status_code=429, detail="too many requests are open") from None
         watch = unique_id()
         await self._records.began_to_watch(server, worker, watch)
         return Stream(self._jobs_to_stop(server, worker, watch), media_type=_JSON)
