@@ -402,14 +402,16 @@ def _models(servers: Sequence[Considered]) -> list[str]:
 def _away(servers: Sequence[Considered], *, in_full: bool) -> str:
     """Return why servers are offline or removed, the first REASONS_GIVEN: " (gpu-1: …)"; empty if none is.
 
-    `in_full`: with the ids of the servers.
+    `in_full`: with the ids of the servers. Where other servers lack something else, it is said whose reasons these are.
     """
-    away = (server for server in servers if server.reason)
+    away = [server for server in servers if server.reason]
     reasons = sorted({f"{server.server_id}: {server.reason}" if in_full else server.reason for server in away})
     if not reasons:
         return ""
     more = f"; and {len(reasons) - REASONS_GIVEN} more" if len(reasons) > REASONS_GIVEN else ""
-    return f" ({'; '.join(reasons[:REASONS_GIVEN])}{more})"
+    verdicts = sorted({server.verdict for server in away})
+    of = f"{' or '.join(verdicts)}: " if len({server.verdict for server in servers}) > 1 else ""
+    return f" ({of}{'; '.join(reasons[:REASONS_GIVEN])}{more})"
 
 
 def _busy(view: TaskView, since: datetime, servers: Sequence[Considered], now: datetime) -> Hold:

@@ -230,6 +230,20 @@ async def test_an_owner_learns_no_server_s_name(service: Service) -> None:
         assert (answer["servers"] is not None) == sees_servers
 
 
+async def test_a_reason_names_whose_it_is_where_servers_differ(service: Service, backend: BackendServer) -> None:
+    backend.healthy = False
+    await service.admin.register(backend, "gpu", online=False)
+    await service.admin.register(backend, "other", online=False, types=["other"])
+    await service.admin.until(
+        "/api/servers/gpu", lambda server: server["statusReason"] != "not checked yet", "its first check"
+    )
+
+    answer = await why(service.alice, await service.alice.submit({"payload": 1}))
+
+    said = "1 server is offline and 1 does not serve its type (offline: health check answered 500), until"
+    assert said in answer["summary"]
+
+
 async def test_the_reason_why_a_server_is_offline_is_repeated(service: Service, backend: BackendServer) -> None:
     backend.healthy = False
     await service.admin.register(backend, "gpu-secret", online=False)

@@ -139,6 +139,7 @@ def test_every_file_is_a_preset_that_registers_its_example_and_is_tried_here() -
             body.exchange and stored_exchange(body.exchange, "x-key")
         )
         assert not preset.server.keys() & preset.example.keys()
+        assert preset.example["endpoints"]["health"], "without an address to check, it never comes online"
 
 
 def test_what_a_registration_says_itself_is_not_taken_from_its_preset() -> None:

@@ -318,7 +318,11 @@ async def test_a_server_whose_name_never_resolves_is_accepted_and_stays_offline(
 async def test_a_server_without_health_address_lives_by_heartbeats(nats_url: str, backend: BackendServer) -> None:
     async with running_service(nats_url, heartbeat_ttl=3, health_interval=0.1) as service:
         await service.admin.register(backend, "quiet", health=False, online=False)
-        assert (await service.admin.get("/api/servers/quiet"))["status"] == "offline"
+        shown = await service.admin.until(
+            "/api/servers/quiet", lambda server: server["statusReason"] != "not checked yet", "a check"
+        )
+        assert shown["status"] == "offline"
+        assert "it has no `endpoints.health`" in shown["statusReason"]
 
         assert (await service.admin.post("/api/servers/quiet/heartbeat", {"activeTasks": 2})).status == 200
         shown = await service.admin.get("/api/servers/quiet")

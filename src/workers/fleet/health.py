@@ -224,7 +224,8 @@ class Health:
     def _by_heartbeat(self, server: Present, heartbeat: Heartbeat | None) -> Probe:
         what = "no puller has asked or renewed" if server.settings.is_pulled else "no sign of life"
         if heartbeat is None:
-            return Probe(well=False, reason=f"{what} yet")
+            hint = "" if server.settings.is_pulled else "; it has no `endpoints.health`, and sent no heartbeat"
+            return Probe(well=False, reason=f"{what} yet{hint}")
         seconds = _age(heartbeat.seen_at)
         if seconds < self._settings.heartbeat_ttl:
             return Probe(well=True, reason=PULLERS_ALIVE if server.settings.is_pulled else "heartbeat")
