@@ -85,6 +85,8 @@ class NatsClient(nats.aio.client.Client):
         self._unwritten: list[bytes] = []
         """Messages of this round of the event loop."""
         self._unwritten_bytes = 0
+        self._replaced: asyncio.Task[None] | None = None
+        """The reconnect before the present one, which has cancelled it."""
         self._reports: set[asyncio.Future[None]] = set()
         """Reports of errors, on their way."""
         self._inbox_prefix = bytearray(
@@ -156,14 +158,8 @@ class NatsClient(nats.aio.client.Client):
             if task is None or task.cancelling():
                 raise
         self._on_loss()
-        reconnect = self._reconnection_task
-        if reconnect is None or reconnect is asyncio.current_task():
-            return
-        for _ in range(CANCEL_TRIES):
-            if reconnect.done():
-                return
-            reconnect.cancel()
-            await asyncio.wait([reconnect], timeout=CANCEL_SECONDS)
+        for reconnect in (self._reconnection_task, self._replaced):
+            await _end(reconnect)
 
     async def drop(self) -> None:
         """Abort the connection and reconnect, also if nats-py's read loop has ended unnoticed."""
@@ -278,20 +274,27 @@ class NatsClient(nats.aio.client.Client):
     async def _attempt_reconnect(self) -> None:
         """Reconnect, also after an error that nats-py does not foresee: it would end its reconnecting for good.
 
-        One is the cancellation of another wait for the end of the same socket, which is not this task's.
+        One is the cancellation of another wait for the end of the same socket, which is not this task's. Only one
+        reconnect runs: two would read from the same socket.
         """
         task = asyncio.current_task()
+        await _end(self._replaced)
         while True:
+            reason = "it was given up"
             try:
                 await super()._attempt_reconnect()
-                return
+                if not self.is_reconnecting:
+                    return
             except (Exception, asyncio.CancelledError) as error:
                 if self.is_closed or self.is_replaced or (task is not None and task.cancelling()):
                     raise
-                log.warning("nats.reconnect-failed", reason=repr(error))
-                self._discard_transport()
-                self._status = self.RECONNECTING
-                await asyncio.sleep(RECONNECT_PAUSE_SECONDS)
+                reason = repr(error)
+            if self.is_replaced or (task is not None and task.cancelling()):
+                return
+            log.warning("nats.reconnect-failed", reason=reason)
+            self._discard_transport()
+            self._status = self.RECONNECTING
+            await asyncio.sleep(RECONNECT_PAUSE_SECONDS)
 
     @property
     def is_replaced(self) -> bool:
@@ -300,9 +303,11 @@ class NatsClient(nats.aio.client.Client):
 
     async def _process_op_err(self, e: Exception) -> None:
         was_connected = self.is_connected
+        before = self._reconnection_task
         await super()._process_op_err(e)  # changes the status, and does not suspend if it will reconnect
         if was_connected and not self.is_connected:
             self._unwritten, self._unwritten_bytes = [], 0
+            self._replaced = before
             self._on_loss()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
@@ -341,6 +346,17 @@ class NatsClient(nats.aio.client.Client):
         error = nats.errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
         await self._process_op_err(error)
+
+
+async def _end(reconnect: asyncio.Task[None] | None) -> None:
+    """Cancel a reconnect until it has ended: `wait_for` of Python 3.11 may swallow a cancellation."""
+    if reconnect is None or reconnect is asyncio.current_task():
+        return
+    for _ in range(CANCEL_TRIES):
+        if reconnect.done():
+            return
+        reconnect.cancel()
+        await asyncio.wait([reconnect], timeout=CANCEL_SECONDS)
 
 
 def _encoded(subject: str, reply: str, payload: bytes, headers: Mapping[str, str] | None) -> bytes:
