@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.backends.dialects.openai_fold import CompletionFold, Kind, NotAPart
+from taskstream.backends.dialects.openai_fold import MOST_CHOICES, CompletionFold, Kind, NotAPart
 
 HEAD = {"id": "chatcmpl-1", "created": 1_700_000_000, "model": "m", "system_fingerprint": "fp"}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
@@ -256,3 +256,11 @@ def test_a_message_of_tool_calls_has_no_empty_text() -> None:
     result, _ = folded("chat/completions", [chunk({"role": "assistant", "content": ""}), chunk({"tool_calls": [call]})])
 
     assert result["choices"][0]["message"]["content"] is None
+
+
+def test_a_completion_has_a_bounded_number_of_choices() -> None:
+    fold = CompletionFold("chat/completions")
+    fold.add({"choices": [{"index": number, "delta": {}} for number in range(MOST_CHOICES)]})
+
+    with pytest.raises(NotAPart, match="more than 1,000 choices"):
+        fold.add({"choices": [{"index": 10**9, "delta": {}}]})

@@ -15,6 +15,8 @@ Kind: TypeAlias = Literal["chat/completions", "completions"]
 
 OBJECTS: dict[Kind, str] = {"chat/completions": "chat.completion", "completions": "text_completion"}
 """What `object` is in the whole answer."""
+MOST_CHOICES = 1_000
+"""Of one completion. Each costs far more memory than the part that begins it; OpenAI's API has 128 at most."""
 REPEATED = frozenset({"format", "id", "index", "object", "role", "status", "type"})
 """Text that is repeated, not continued."""
 SENT_ONCE = frozenset({"name"})
@@ -66,6 +68,8 @@ class CompletionFold:
             raise NotAPart("has a choice without a number")
         known = self._choices.get(index)
         if known is None:
+            if len(self._choices) >= MOST_CHOICES:
+                raise NotAPart(f"has more than {MOST_CHOICES:,} choices")
             known = self._choices[index] = _Choice(is_chat=self._kind == "chat/completions")
         text = known.add(part)
         return text if index == 0 else ""
