@@ -220,13 +220,24 @@ class PulledAttempts:
         await self._heartbeats.note(attempt.server_id)
         return AttemptAnswer(standing="running", deadline=state.deadline, lease=lease)
 
-    async def progress(self, attempt: PulledAttempt, update: Update, cause: str) -> AttemptAnswer:
-        """Record progress of an attempt that runs, and renew its lease. Raises StoreUnavailable."""
+    async def progress(
+        self, attempt: PulledAttempt, update: Update, cause: str, *, is_kept_apart: bool = False
+    ) -> AttemptAnswer:
+        """Record progress of an attempt that runs, and renew its lease. Raises StoreUnavailable.
+
+        `is_kept_apart`: as an event of its own, which is in the log before the answer.
+        """
         if attempt.running is None:
             return _gone(attempt)
         try:
             await self._reports.progress(
-                attempt.key.ref, update, attempt.reporter, by=attempt.by, cause=cause, known=attempt.known
+                attempt.key.ref,
+                update,
+                attempt.reporter,
+                by=attempt.by,
+                cause=cause,
+                known=attempt.known,
+                is_kept_apart=is_kept_apart,
             )
         except Refused:
             return _gone(await self._load(attempt.key))

@@ -122,9 +122,17 @@ class AttemptReports:
         self._tasks: dict[TaskRef, _Throttle] = {}
 
     async def progress(
-        self, ref: TaskRef, update: Update, reporter: Reporter, *, by: Actor, cause: str, known: Known[TaskState]
+        self,
+        ref: TaskRef,
+        update: Update,
+        reporter: Reporter,
+        *,
+        by: Actor,
+        cause: str,
+        known: Known[TaskState],
+        is_kept_apart: bool = False,
     ) -> None:
-        """Append a progress report, or merge it into the one that waits.
+        """Append a progress report, or merge it into the one that waits. `is_kept_apart`: never merge it with others.
 
         Raises Refused if the known state does not allow it, StoreUnavailable if it must be appended now and cannot be.
         """
@@ -148,6 +156,11 @@ class AttemptReports:
                 if is_large:
                     await self._append_large(ref, task, command, bytes(update.data), by=by, cause=cause)
                     return
+            if is_kept_apart:
+                if task.waiting is not None:
+                    await self._append(ref, task)
+                task.last = (await self._commands.task(ref, command, by=by, cause=cause)).known.sequence
+                return
             is_free = not is_over and task.waiting is None and task.flush is None and task.take(time.monotonic())
             if is_free or len(events) > 1:  # a report that starts an attempt is more than progress
                 handled = await self._commands.task(ref, command, by=by, cause=cause, known=known)

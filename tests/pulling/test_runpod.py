@@ -6,11 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from taskstream.api.runpod import refusals
 from taskstream.api.runpod import routes as runpod_routes
+from taskstream.backends.dialects.dialect import Update
 from taskstream.events.ids import parse_task_id
 from taskstream.events.subjects import timer_subject
+from taskstream.pulling.attempts import AttemptAnswer, PulledAttempt
 from taskstream.streams.jetstream.messages import last_position
 from testkit.puller import register_pulled
 from testkit.runpod_worker import RunpodWorker, recorded_posts
@@ -193,3 +196,27 @@ async def test_an_idle_worker_s_watch_ends_so_that_the_worker_may(
         job = await worker.one()
         await worker.send(job["id"], "job-done", {"output": 1})
         assert await told == []
+
+
+async def test_progress_beside_a_stream_changes_no_piece_of_it(
+    service: Service, worker: RunpodWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts, reports = service.container.pulled_attempts, service.container.reports
+    real = attempts.renew
+
+    async def report_and_renew(attempt: PulledAttempt) -> AttemptAnswer:
+        """Report progress, as another thread of the worker does, before the piece is answered."""
+        seen = Update(custom_data=Raw(b'{"seen":1}'))
+        key, by, known = attempt.key, attempt.by, attempt.known
+        await reports.progress(key.ref, seen, attempt.reporter, by=by, cause="", known=known)
+        return await real(attempt)
+
+    monkeypatch.setattr(attempts, "renew", report_and_renew)
+    task_id = await service.alice.submit(TASK)
+    job = await worker.one()
+
+    for number in range(15):
+        await worker.send(job["id"], "job-stream", {"output": {"step": number}})
+    await worker.send(job["id"], "job-done", {"output": []}, streams=True)
+
+    assert (await service.alice.ended(task_id))["result"]["data"] == [{"step": number} for number in range(15)]

@@ -234,8 +234,7 @@ class _Workers:
         except (InvalidInput, HTTPException) as error:
             await self._fail(found, f"a streamed piece cannot be kept: {_said(error)}", cause)
             return
-        await self._attempts.progress(found, update, cause)
-        await self._container.reports.flush(found.key.ref)
+        await self._attempts.progress(found, update, cause, is_kept_apart=True)
 
     async def end(self, request: ApiRequest, server: str, worker: str, job: str) -> None:
         """Record the end of an attempt, or its progress."""
