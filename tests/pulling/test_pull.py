@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -90,7 +91,9 @@ async def test_two_pullers_never_hold_the_same_task(service: Service) -> None:
     assert sorted(held) == sorted(tasks)
     for task_id in tasks:
         history = await service.alice.history(task_id)
-        assert kinds(history).count("AttemptStarted") == 1, history
+        # On a busy machine a request may be over before its attempt comes; then the attempt is returned.
+        counts = Counter(kinds(history))
+        assert counts["AttemptStarted"] - counts["AttemptReturned"] == 1, history
 
 
 async def test_a_puller_gets_only_the_types_that_it_asks_for(service: Service) -> None:
