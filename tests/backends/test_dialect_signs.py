@@ -74,6 +74,7 @@ SPOKEN = {
     "fastapi": ("/predict", None),
     "gradio": ("/gradio_api/call/predict", ("bare", "gradio-call", "Gradio")),
     "kserve": ("/v2/models/shouter/infer", ("oip", "", "kserve")),
+    "litellm": ("/v1/chat/completions", ("openai", "", "openai")),
     "litserve": ("/predict", ("bare", "", "LitServe")),
     "mlserver": ("/v2/models/shouter/infer", ("oip", "", "mlserver")),
 }
@@ -83,11 +84,12 @@ SPOKEN = {
 @pytest.mark.parametrize("file", RECORDED_PROBES, ids=lambda file: file.parent.name)
 def test_real_programs_are_told_apart_by_what_they_answered(file: Path) -> None:
     path, spoken = SPOKEN[file.parent.name]
-    whole = file.parent / "config.json"  # `probes.json` has only the beginning of long answers
-    exchanges = [one for each in (file, whole) if each.exists() for one in json.loads(each.read_text())["exchanges"]]
-    answers = {
-        one["request"]["path"]: one["body"].encode() if one["status"] == 200 else one["status"] for one in exchanges
-    }
+    # `probes.json` has only the beginning of long answers, and was recorded without a key.
+    files = (file, file.parent / "config.json", file.parent / "models.json")
+    exchanges = [one for each in files if each.exists() for one in json.loads(each.read_text())["exchanges"]]
+    answers: dict[str, Any] = {}
+    for one in sorted(exchanges, key=lambda each: each["status"] == 200):  # an answer that says something counts
+        answers[one["request"]["path"]] = one["body"].encode() if one["status"] == 200 else one["status"]
 
     found = asked(answers, server_at(path)).finding
 
