@@ -267,12 +267,12 @@ async def record_bentoml_task(to: Recorder) -> None:
     await to.ask("task-cancel", "PUT", f"/paint/cancel?task_id={running}")
     await to.ask("task-cancel", "GET", f"/paint/status?task_id={running}")
     steps = to.running.trace().count("step")
-    await asyncio.sleep(1)
+    await asyncio.sleep(1)  # there is no sign that a model has stopped, only that it goes on
     on = to.running.trace().count("step") > steps
     to.notes["task-cancel"] = f"one second after the cancel the model {'goes on' if on else 'has stopped'}"
     to.running.hold("release")
     await wait_until(lambda: to.running.trace()[-1] in ("end", "stopped"), "the task's end", 20)
-    await asyncio.sleep(1)
+    await asyncio.sleep(1)  # the program stores the end after the model has ended, and its status may not change
     await to.ask("task-cancel", "GET", f"/paint/status?task_id={running}")
     named("task-cancel", running)
     wrong = await task("task-wrong-input", WRONG, ("completed", "failed"))
