@@ -45,7 +45,7 @@ from ..streams.timers import Timers
 from ..vault.sealing import SealingError
 from ..vault.secrets import SecretStore
 from .attempt_ids import AttemptIds, AttemptKey
-from .watchers import Watchers
+from .open_polls import OpenPolls
 
 RENEWALS_PER_LEASE = 12
 """How often a lease is extended at most. Renewals between are answered, and change nothing."""
@@ -151,7 +151,7 @@ class PulledAttempts:
         """By server, monotonic: until when its returns have used up its rate."""
         self._waiting: set[asyncio.Event] = set()
         """Of the requests that wait for attempts to stop."""
-        self.watchers = Watchers()
+        self.watchers = OpenPolls()
         """The requests that wait for attempts to stop."""
         self._ended = False
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
@@ -19,7 +19,7 @@ from msgspec import Raw, Struct
 from nats.aio.msg import Msg
 
 from ..clock import unique_id
-from ..errors import NotFound, StoreError, StoreUnavailable, TooManyAsks
+from ..errors import NotFound, StoreError, StoreUnavailable
 from ..events.ids import TaskRef
 from ..events.subjects import ask_report_subject, ask_subject
 from ..projections.fleet import Fleet
@@ -39,6 +39,7 @@ from ..streams.client.connection import Connection, status_of
 from ..streams.results import Results
 from .attempt_ids import AttemptIds, AttemptKey
 from .attempts import PulledAttempts
+from .open_polls import OpenPolls
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +59,6 @@ LATE_SECONDS = 5.0
 """How long after its end a request still refuses attempts. Longer than a worker waits for the answer."""
 STOPPING_SECONDS = 0.5
 """How long a request is held that comes to a process which stops: its puller would repeat it at once."""
-MOST_OF_SERVER = 1_000
-"""Open requests of one server's pullers at this process."""
-MOST = 10_000
-"""Open requests at this process."""
 REPORT_SECONDS = 0.5
 
 STOPPING = "this process is stopping; ask again"
@@ -117,7 +114,7 @@ class PullRequests:
         self._ids = ids
         self._attempts = attempts
         self._open: set[_PullRequest] = set()
-        self._of_server: Counter[str] = Counter()
+        self._places = OpenPolls()
         self._ended = False
 
     def end(self) -> None:
@@ -211,19 +208,13 @@ class PullRequests:
 
     @contextlib.contextmanager
     def _place(self, server_id: str) -> Iterator[_PullRequest]:
-        for limit, count in ((MOST_OF_SERVER, self._of_server[server_id]), (MOST, len(self._open))):
-            if count >= limit:
-                raise TooManyAsks(limit, count)
-        request = _PullRequest(self._connection, server_id)
-        self._open.add(request)
-        self._of_server[server_id] += 1
-        try:
-            yield request
-        finally:
-            self._open.discard(request)
-            self._of_server[server_id] -= 1
-            if not self._of_server[server_id]:
-                del self._of_server[server_id]
+        with self._places.open(server_id):
+            request = _PullRequest(self._connection, server_id)
+            self._open.add(request)
+            try:
+                yield request
+            finally:
+                self._open.discard(request)
 
     async def _completed(self, given: HandOver) -> TakenAttempt | None:
         """Return an attempt with its input; None, and return the attempt, if the input cannot be read."""

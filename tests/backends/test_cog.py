@@ -20,7 +20,7 @@ from taskstream.backends.dialects.cog import (
     PAUSES_OF_WEBHOOK,
     PROBE,
     Cog,
-    places_of,
+    urls_of,
 )
 from taskstream.backends.dialects.cog_prediction import (
     MOST_FILES,
@@ -145,7 +145,7 @@ def follow(conversation: Conversation, body: str) -> tuple[list[Update], Any]:
     ],
 )
 def test_a_server_is_registered_by_its_base_or_by_its_predictions(registered: str, prediction: str) -> None:
-    assert places_of(registered).prediction("p") == prediction
+    assert urls_of(registered).prediction("p") == prediction
 
 
 def test_the_id_of_a_prediction_is_of_its_attempt_and_shows_no_owner() -> None:

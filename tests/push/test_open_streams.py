@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstream.errors import StreamsExhausted, TooManyStreams
-from taskstream.push.open_streams import STARTS_AT_ONCE, STARTS_OF_ONE_USER, OpenStreams, Place, Starts
+from taskstream.push.open_streams import STARTS_AT_ONCE, STARTS_OF_ONE_USER, OpenStreams, Starts
+from taskstream.runtime.places import Place
 
 USERS = ("alice", "bob", "carol")
 
@@ -21,7 +22,7 @@ def test_a_place_is_counted_once_and_given_back_once(steps: list[tuple[str, bool
     counted: list[Place] = []
     for user, opens, number in steps:
         if opens:
-            of_user, in_all = sum(place.user == user for place in counted), len(counted)
+            of_user, in_all = sum(place.holder == user for place in counted), len(counted)
             try:
                 places.append(streams.open(user))
             except (TooManyStreams, StreamsExhausted) as refusal:
@@ -37,7 +38,7 @@ def test_a_place_is_counted_once_and_given_back_once(steps: list[tuple[str, bool
             counted = [other for other in counted if other is not place]
         assert len(streams) == len(counted)
         for each in USERS:
-            assert streams.of(each) == sum(place.user == each for place in counted) <= 2
+            assert streams.of(each) == sum(place.holder == each for place in counted) <= 2
 
 
 def test_zero_is_no_limit() -> None:

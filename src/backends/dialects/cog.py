@@ -73,7 +73,7 @@ GONE = "the prediction has ended, and its webhook has not come: can the server r
 _Mode = Literal["asks", "frees", "streams", "waits", "reports", "posts"]
 
 
-class Places(Struct, frozen=True):
+class CogUrls(Struct, frozen=True):
     """The addresses of a server."""
 
     base: str
@@ -90,11 +90,11 @@ class Places(Struct, frozen=True):
         return self.at(f"predictions/{prediction_id}")
 
 
-def places_of(predict_url: str) -> Places:
+def urls_of(predict_url: str) -> CogUrls:
     """Return the addresses of a server that is registered by its base or by its `/predictions`."""
     scheme, host, path, query, _ = urlsplit(predict_url)
     base = path.rstrip("/").removesuffix("/predictions")
-    return Places(urlunsplit((scheme, host, base, "", "")), f"?{query}" if query else "")
+    return CogUrls(urlunsplit((scheme, host, base, "", "")), f"?{query}" if query else "")
 
 
 class _Create(Struct, omit_defaults=True):
@@ -116,7 +116,7 @@ class Cog(Dialect):
         return _CogCall(self, server, call)
 
     def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
-        url = server.health_url or places_of(server.predict_url).at("health-check")
+        url = server.health_url or urls_of(server.predict_url).at("health-check")
         return Request(method="GET", url=url, headers=auth_headers(server, api_key))
 
     def health_needs_key(self, server: ServerRegistered) -> bool:
@@ -171,7 +171,7 @@ class _CogCall(Conversation):
         self._dialect = dialect
         self._server = server
         self._call = call
-        self._places = places_of(server.predict_url)
+        self._places = urls_of(server.predict_url)
         self._id = attempt_id(call.task_id, call.attempt)
         self._mode: _Mode = "asks"
         self._model = Model()

@@ -17,7 +17,7 @@ import msgspec
 
 from ...events.exchange import RequestTemplate
 from ...events.server import ServerRegistered
-from .cog import places_of
+from .cog import urls_of
 from .detection import base_of
 from .dialect import Request, auth_headers
 from .oip import WITH_INPUTS, place_of
@@ -217,7 +217,7 @@ def _nested(kind: str) -> dict[str, Any]:
 
 
 SOURCES: dict[str, _Source] = {
-    "cog": _Source(lambda server: places_of(server.predict_url).at("openapi.json"), _of_cog),
+    "cog": _Source(lambda server: urls_of(server.predict_url).at("openapi.json"), _of_cog),
     "oip": _Source(_of_model, _of_metadata),
     "bare": _Source(_at_root, _of_openapi),
 }
