@@ -22,7 +22,7 @@ HELD = ("limited", "keyed", "paired", "newest")
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """What a server of a run is."""
+    """A server of a run."""
 
     limit: int
     """Attempts it may have at once."""

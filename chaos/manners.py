@@ -48,7 +48,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class Attempt(Struct, kw_only=True):
-    """What a call says."""
+    """The content of a call."""
 
     task_id: str
     attempt: int
@@ -168,7 +168,7 @@ class Manner(ABC):
         return None
 
     def busy(self) -> Said:
-        """Return the answer that there is no room now, in one of the ways in which such servers say it."""
+        """Return a busy answer, as such servers give it."""
         return random.choice(BUSY)
 
     def torn(self) -> Sequence[Said]:

@@ -1,4 +1,4 @@
-"""What servers do to an attempt, by its orders: answers, in any dialect, and reports by callback.
+"""Servers obey the orders of an attempt: they answer in any dialect, or report by callback.
 
 Each notes what its answer says before it is sent.
 """
@@ -63,7 +63,7 @@ async def fail(backend: Backend, request: web.Request, attempt: Attempt) -> web.
 
 
 async def busy(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
-    """Say that there is no room now, in one of the ways in which model servers do."""
+    """Answer that the server is busy, as model servers do."""
     return await backend.answer(request, attempt, backend.manner.busy())
 
 

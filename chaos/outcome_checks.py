@@ -116,7 +116,7 @@ def _corrupts(evidence: Evidence, link: str, since: float, until: float) -> bool
 
 
 def cancellations_are_as_reported(evidence: Evidence) -> Iterator[Finding]:
-    """What is said to have stopped had stopped: by then the server has noted the end of its work, or had no call."""
+    """A cancellation is confirmed only after the server has noted the end of its work, or if it had no call."""
     over: dict[tuple[str, int, str], float] = {}
     called: dict[tuple[str, int, str], float] = {}
     for line in evidence.backends:

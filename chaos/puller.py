@@ -77,7 +77,7 @@ class Answered(Struct, frozen=True):
 
     status: int
     standing: str = ""
-    """What has become of the attempt, as the service says it."""
+    """The state of the attempt, according to the service."""
     cancelled: bool = False
 
 
