@@ -114,7 +114,7 @@ class PullRequests:
         self._ids = ids
         self._attempts = attempts
         self._open: set[_PullRequest] = set()
-        self._places = OpenPolls()
+        self.places = OpenPolls()
         self._ended = False
 
     def end(self) -> None:
@@ -208,7 +208,7 @@ class PullRequests:
 
     @contextlib.contextmanager
     def _place(self, server_id: str) -> Iterator[_PullRequest]:
-        with self._places.open(server_id):
+        with self.places.open(server_id):
             request = _PullRequest(self._connection, server_id)
             self._open.add(request)
             try:

@@ -31,8 +31,8 @@ class Places:
     """Counts the places of each holder. A limit of 0 is none."""
 
     def __init__(self, of_one: int, in_all: int) -> None:
-        self._of_one = of_one
-        self._in_all = in_all
+        self.of_one = of_one
+        self.in_all = in_all
         self._taken: dict[str, int] = {}
         self._count = 0
 
@@ -45,10 +45,10 @@ class Places:
 
     def open(self, holder: str) -> Place:
         """Take a place. Raises what `refusal` returns."""
-        if self._of_one and self.of(holder) >= self._of_one:
-            raise self.refusal(self._of_one, self.of(holder), is_of_holder=True)
-        if self._in_all and self._count >= self._in_all:
-            raise self.refusal(self._in_all, self._count, is_of_holder=False)
+        if self.of_one and self.of(holder) >= self.of_one:
+            raise self.refusal(self.of_one, self.of(holder), is_of_holder=True)
+        if self.in_all and self._count >= self.in_all:
+            raise self.refusal(self.in_all, self._count, is_of_holder=False)
         self._taken[holder] = self.of(holder) + 1
         self._count += 1
         return Place(self, holder)

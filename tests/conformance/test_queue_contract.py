@@ -695,7 +695,7 @@ async def test_streams_send_heartbeats_while_nothing_happens(user: Client, monke
 async def test_streams_count_towards_the_limits_of_the_user(
     world: World, user: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.service.container.open_streams, "_per_user", 1)
+    monkeypatch.setattr(world.service.container.open_streams, "of_one", 1)
     async with opened(user, "GET", "/api/events") as lines:
         await queue(user)
         await lines.until(of_type("progress"))

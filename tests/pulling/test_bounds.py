@@ -15,7 +15,7 @@ from testkit.waiting import wait_until
 
 
 async def test_open_requests_are_bounded(service: Service, puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.container.pull_requests._places, "_of_one", 1)
+    monkeypatch.setattr(service.container.pull_requests.places, "of_one", 1)
     await register_pulled(service.admin, "site-c")
     asking = asyncio.create_task(puller.take())
     await service.admin.until("/api/servers/site-b", lambda server: server["openAsks"] == 1, "the request to be open")
@@ -99,7 +99,7 @@ async def test_a_renewal_extends_a_lease_only_so_often(
 async def test_requests_that_wait_for_attempts_to_stop_are_bounded(
     service: Service, puller: Puller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.container.pulled_attempts.watchers, "_of_one", 1)
+    monkeypatch.setattr(service.container.pulled_attempts.watchers, "of_one", 1)
     await register_pulled(service.admin, "shouting")
     await service.alice.submit({"payload": 1})
     taken = await puller.one()
