@@ -30,6 +30,7 @@ from .routes.docs import docs_router
 from .routes.events import push_routes
 from .routes.graphs import graph_routes
 from .routes.history import history_routes
+from .routes.me import me_routes
 from .routes.owners import owner_routes, quota_routes
 from .routes.pools import pool_routes
 from .routes.presets import preset_routes
@@ -72,6 +73,7 @@ def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]
         *pool_routes(container),
         *webhook_routes(container),
         *schedule_routes(container),
+        *me_routes(),
     ]
 
 

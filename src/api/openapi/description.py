@@ -33,6 +33,7 @@ from ..schemas import (
     detection,
     graphs,
     legacy_queue,
+    me,
     owners,
     pools,
     presets,
@@ -69,6 +70,7 @@ _MODULES = (
     detection,
     graphs,
     legacy_queue,
+    me,
     owners,
     pools,
     presets,
@@ -329,6 +331,7 @@ def _config(release: str) -> OpenAPIConfig:
             Tag(name="Pools", description="Queues with their waiting tasks and pauses: admins only"),
             Tag(name="Types", description="Schemas of payloads, retries and limits"),
             Tag(name="Owners", description="Limits of users: running tasks, starts per second, waiting tasks"),
+            Tag(name="Service", description="The caller, the processes and the settings of the service"),
             Tag(name="System", description="Health and metrics; no token needed"),
         ],
     )
