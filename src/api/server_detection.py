@@ -40,15 +40,20 @@ async def detect_dialect(container: Container, server: Present, signed: Origin) 
     async with container.egress.session() as session:
         found = await detect(session, server.registered, api_key)
     after = await _record(container, server, found, signed)
+    return detect_answer(server.server_id, found, applied=after.detected is not None)
+
+
+def detect_answer(server_id: str, found: Detected, *, applied: bool) -> DetectAnswer:
+    """Return what clients see of a detection. `applied`: the registration takes what is found."""
     finding = found.finding
     is_known = finding is not None and bool(finding.dialect)
     return DetectAnswer(
-        id=server.server_id,
+        id=server_id,
         dialect=finding.dialect if finding and is_known else None,
         preset=(finding.preset or None) if finding else None,
         program=(finding.program or None) if finding else None,
         reason=found.problem or None,
-        applied=is_known and after.detected is not None,
+        applied=is_known and applied,
         evidence=evidence_info(found.evidence),
     )
 

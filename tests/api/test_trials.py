@@ -240,3 +240,91 @@ async def test_only_admins_try_and_only_servers_that_exist(api: Service, program
     assert (await api.alice.post("/api/servers/s1/try", {"payload": 1})).status == 403
     assert (await api.alice.post("/api/servers/try", body)).status == 403
     assert (await api.admin.post("/api/servers/nobody/try", {"payload": 1})).status == 404
+
+
+async def checked(api: Service, server: dict[str, Any], **more: Any) -> Any:
+    return await api.admin.done("POST", "/api/servers/check", {"server": server, **more})
+
+
+async def test_a_check_says_that_a_server_answers_and_registers_nothing(api: Service, program: Program) -> None:
+    program.answers["/health"] = {}
+    server = registration(program)
+    server["endpoints"]["health"] = f"{program.base_url}/health"
+
+    found = await checked(api, server)
+
+    assert found["health"]["well"]
+    assert found["health"]["latencyMs"] > 0
+    assert (found["healthChecked"], found["registered"], found["detected"]) == (True, False, None)
+    assert program.paths == ["/health"]
+    assert (await api.admin.get("/api/servers/s1")).status == 404
+
+
+async def test_a_check_says_why_a_server_would_be_offline(api: Service, program: Program) -> None:
+    program.answers["/health"] = 500
+    server = registration(program)
+    server["endpoints"]["health"] = f"{program.base_url}/health"
+
+    answering = (await checked(api, server))["health"]
+    await program.stop()
+    gone = (await checked(api, server))["health"]
+
+    assert answering == {"well": False, "reason": "health check answered 500", "latencyMs": answering["latencyMs"]}
+    assert (gone["well"], gone["latencyMs"]) == (False, None)
+    assert gone["reason"]
+
+
+async def test_a_check_finds_out_what_a_server_speaks_and_calls_no_model(api: Service, program: Program) -> None:
+    program.answers["/v1/models"] = {"object": "list", "data": []}
+    server = registration(program, dialect="auto")
+    server["endpoints"] = {"predict": f"{program.base_url}/v1"}
+
+    found = await checked(api, server)
+
+    assert (found["dialect"], found["detected"]["dialect"], found["detected"]["applied"]) == ("openai", "openai", True)
+    assert found["health"]["well"]
+    assert {one.method for one in program.asked} == {"GET"}
+
+
+async def test_a_check_of_an_unknown_program_has_the_evidence(api: Service, program: Program) -> None:
+    found = await checked(api, registration(program, dialect="auto"))
+
+    assert (found["dialect"], found["detected"]["dialect"], found["health"]) == (None, None, None)
+    assert found["detected"]["reason"]
+    assert {one["status"] for one in found["detected"]["evidence"]} == {404}
+
+
+async def test_a_check_without_reach_makes_no_request(api: Service, program: Program) -> None:
+    await api.admin.done("POST", "/api/servers", registration(program))
+    program.asked.clear()
+
+    found = await checked(api, registration(program, dialect="auto"), reach=False)
+
+    assert (found["registered"], found["health"], found["detected"]) == (True, None, None)
+    assert program.asked == []
+
+
+async def test_a_check_refuses_what_a_registration_would_with_its_place(api: Service, program: Program) -> None:
+    for server, path in [
+        (registration(program, maxConcurrent=0), "$.server.maxConcurrent"),
+        (registration(program, dialect="oip"), "$.server.endpoints.predict"),
+        (registration(program, preset="bento"), "$.server.preset"),
+        (registration(program, mode="pull"), "$.server.endpoints"),
+        ({"name": "s1"}, "$.server.id"),
+    ]:
+        refused = await api.admin.refusal("POST", "/api/servers/check", {"server": server, "reach": False})
+        assert refused == (400, path)
+
+
+async def test_a_check_reaches_no_address_that_backends_may_not_have(guarded: Service) -> None:
+    server = {"id": "s1", "name": "s1", "provider": "p", "endpoints": {"predict": "http://127.0.0.1:9/predict"}}
+
+    refused = await guarded.admin.refusal("POST", "/api/servers/check", {"server": server})
+
+    assert refused == (400, "$.server.endpoints.predict")
+
+
+async def test_only_admins_check_registrations(api: Service, program: Program) -> None:
+    for client in (api.alice, api.auditor):
+        refused = await client.refusal("POST", "/api/servers/check", {"server": registration(program)})
+        assert refused[0] == 403

@@ -105,6 +105,20 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
             },
         )
     },
+    "CheckBody": {
+        "auto": Example(
+            summary="Find out whether it answers, and what it speaks",
+            value={
+                "server": {
+                    "id": "kserve-1",
+                    "name": "KServe",
+                    "provider": "kserve",
+                    "dialect": "auto",
+                    "endpoints": {"predict": "https://kserve.example.com/v2/models/shouter/infer"},
+                },
+            },
+        ),
+    },
     "TryUnregisteredBody": {
         "auto": Example(
             summary="Find out what it speaks, and call it",

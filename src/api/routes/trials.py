@@ -1,8 +1,8 @@
-"""Routes that try a server or a registration: one call outside the queue. Admins only."""
+"""Routes that check a registration, or try a server: calls outside the queue. Admins only."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -15,9 +15,12 @@ from ..bodies import decoded_as, read_as, read_body
 from ..middleware import MAY_TAKE_LONG
 from ..parameters import ServerId
 from ..routing import RouteHandler, Routes
-from ..schemas.trials import TryAnswer, TryBody, TryUnregisteredBody
+from ..schemas.trials import CheckAnswer, CheckBody, TryAnswer, TryBody, TryUnregisteredBody
+from ..server_checks import check_registration
 from ..server_registration import find_server, read_settings, whole_registration
 from ..server_trials import Trials, try_server
+
+B = TypeVar("B", TryUnregisteredBody, CheckBody)
 
 
 def trial_routes(container: Container) -> list[RouteHandler]:
@@ -33,6 +36,21 @@ def trial_routes(container: Container) -> list[RouteHandler]:
         with trials.one(subject):
             return await try_server(container, settings, body, subject, own_key)
 
+    async def read_unregistered(request: ApiRequest, body_type: type[B]) -> tuple[B, ServerRegistered]:
+        """Return a body with a registration in `server`, and the settings that it means. Raises InvalidInput."""
+        given = parse_json_object((await read_body(request)).strip() or b"{}", depth)
+        try:
+            if isinstance(server := given.get("server"), dict):
+                given["server"] = whole_registration(server)
+            body = decoded_as(msgspec.json.encode(given), body_type, depth)
+        except InvalidInput as error:
+            at_preset = error.path == "$.preset"
+            raise InvalidInput(error.detail, "$.server.preset" if at_preset else error.path) from None
+        try:
+            return body, await read_settings(container, body.server)
+        except InvalidInput as error:
+            raise InvalidInput(error.detail, error.path.replace("$", "$.server", 1)) from None
+
     @routes.post("/{server_id:str}/try", "Try a server", "The call, and what it means", body=TryBody, fails=[409])
     async def try_registered(request: ApiRequest, server_id: ServerId) -> TryAnswer:
         """Call a server once, with a payload, to check its registration. No task is made, and nothing is stored.
@@ -47,18 +65,21 @@ def trial_routes(container: Container) -> list[RouteHandler]:
     @routes.post("/try", "Try a registration", "The call, and what it means", body=TryUnregisteredBody, fails=[409])
     async def try_unregistered(request: ApiRequest) -> TryAnswer:
         """Call a server once that is not registered: `server` is the body that would register it."""
-        given = parse_json_object((await read_body(request)).strip() or b"{}", depth)
-        try:
-            if isinstance(server := given.get("server"), dict):
-                given["server"] = whole_registration(server)
-            body = decoded_as(msgspec.json.encode(given), TryUnregisteredBody, depth)
-        except InvalidInput as error:
-            at_preset = error.path == "$.preset"
-            raise InvalidInput(error.detail, "$.server.preset" if at_preset else error.path) from None
-        try:
-            settings = await read_settings(container, body.server)
-        except InvalidInput as error:
-            raise InvalidInput(error.detail, error.path.replace("$", "$.server", 1)) from None
+        body, settings = await read_unregistered(request, TryUnregisteredBody)
         return await tried(request, settings, body, body.server.api_key)
+
+    @routes.post("/check", "Check a registration", "What it would do", body=CheckBody, fails=[409])
+    async def check(request: ApiRequest) -> CheckAnswer:
+        """Check the body that would register a server, without registering it.
+
+        A registration that would be refused is refused here, with the same words. With `reach`, the server is asked for
+        its health, and with the dialect `auto` for what it speaks: GET requests that call no model. Nothing is stored.
+        """
+        body, settings = await read_unregistered(request, CheckBody)
+        if not body.reach:
+            return await check_registration(container, settings, None, reach=False)
+        cast(dict[str, Any], request.scope)[MAY_TAKE_LONG] = True
+        with trials.one(request.user.subject):
+            return await check_registration(container, settings, body.server.api_key, reach=True)
 
     return routes.handlers

@@ -18,6 +18,7 @@ from ...backends.dialects.dialect import (
 )
 from ...backends.trial import MOST_SHOWN_BYTES, ShownBody, ShownExchange, Trial
 from ...events.envelope import NULL
+from .detection import DetectAnswer
 from .servers import RegisterBody
 from .types import TypeName
 
@@ -47,6 +48,40 @@ class TryUnregisteredBody(TryBody, kw_only=True, rename="camel", forbid_unknown_
 
     server: RegisterBody
     """What would register it."""
+
+
+class CheckBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A registration to check."""
+
+    server: RegisterBody
+    """What would register it."""
+    reach: bool = True
+    """False: no request is made; only the registration itself is checked."""
+
+
+class HealthInfo(Struct, kw_only=True, rename="camel"):
+    """One health check."""
+
+    well: bool
+    reason: str
+    """What was answered, or why there was no answer."""
+    latency_ms: float | None
+
+
+class CheckAnswer(Struct, kw_only=True, rename="camel"):
+    """What a registration would do."""
+
+    id: str
+    registered: bool
+    """True: a server has this id, and would be replaced."""
+    dialect: str | None
+    """Wire format that would be spoken; null: that of the task's type, or none was found."""
+    health_checked: bool
+    """False: nothing asks the server for its health. It is online while it sends heartbeats, or its pullers ask."""
+    health: HealthInfo | None
+    """Null: it was not asked."""
+    detected: DetectAnswer | None
+    """With the dialect `auto`: what the server was found to speak. Null: it was not asked."""
 
 
 class BodyInfo(Struct, kw_only=True):
