@@ -36,6 +36,7 @@ from .routes.pools import pool_routes
 from .routes.presets import preset_routes
 from .routes.results import result_routes
 from .routes.schedules import schedule_routes
+from .routes.server_history import server_history_routes
 from .routes.servers import server_routes
 from .routes.statistics import statistics_routes
 from .routes.system import system_router
@@ -64,6 +65,7 @@ def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]
         *queue_routes(container),
         *push_routes(container, tokens),
         *server_routes(container),
+        *server_history_routes(container),
         *attempt_routes(container),
         *trial_routes(container),
         *preset_routes(),

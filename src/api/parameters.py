@@ -74,6 +74,19 @@ Limit = Annotated[int, _page_size(200)]
 TypeLimit = Annotated[int, _page_size(1_000)]
 ServerLimit = Annotated[int, _page_size(5_000)]
 Bodies = Annotated[bool, QueryParameter(description="False: the sizes of bodies instead of the bodies")]
+NEWEST = "end"
+"""The value of `before` for the last events."""
+Before = Annotated[
+    str | None,
+    QueryParameter(
+        description="Newest first: only events before this sequence; `end`: the last ones",
+        schema_extra={"pattern": r"^(end|\d{1,19})$"},
+    ),
+]
+EventNames = Annotated[
+    list[str] | None, QueryParameter(description="One or more names of events: the value of their `type`")
+]
+EventLimit = Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")]
 Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the previous page")]
 RemovedOnly = Annotated[
     bool, QueryParameter(description="True: the removed servers, with `removed`, instead of the registered ones")
@@ -143,6 +156,16 @@ def next_cursor(sequence: int | None) -> str | None:
 def bad_cursor(path: str, of: str = "") -> InvalidInput:
     """Return the error about a cursor; `of` says of which list it should be."""
     return InvalidInput(f"not a cursor{of and ' '}{of}; pass `nextCursor` of the previous page unchanged", path)
+
+
+def read_direction(after: str | None, before: str | None) -> tuple[bool, int | None]:
+    """Return True if a page of events starts with the newest, and the sequence before which it then starts.
+
+    None: it starts with the last event. Raises InvalidInput.
+    """
+    if before and after:
+        raise InvalidInput("send `after` or `before`, not both", "before")
+    return bool(before), None if before in (None, NEWEST) else read_cursor(before, "before")
 
 
 # Owners, keys, choices

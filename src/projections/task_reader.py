@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec import Raw
 
-from ..errors import NotFound, StoreUnavailable
+from ..errors import NotFound
 from ..events import task as events
 from ..events.codec import task_codec
 from ..events.envelope import NULL, Stored
@@ -28,24 +28,18 @@ from ..events.subjects import (
 from ..events.task import StoredResult, TaskEvent
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
+from ..streams.history_pages import newest_first, oldest_first
 from ..streams.jetstream.messages import (
-    STALE_REPLICA_PAUSE_SECONDS,
-    STALE_REPLICA_TRIES,
     Position,
     last_position,
-    last_sequence,
     position_at,
-    read,
 )
-from ..streams.jetstream.newest import read_newest
 from ..streams.log import Log, decode
 from ..streams.topology.definitions import TASKS
 from .reports import ReportSearch
 from .task_view import Listed, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
-PAGE_BYTES = 8 * 1024 * 1024
-"""Content of events after which a page of a history ends."""
 LOADED_AT_ONCE = 32
 
 
@@ -190,21 +184,11 @@ class TaskReader:
     ) -> tuple[list[Stored[TaskEvent]], int | None]:
         """Return up to `limit` events of a task after a sequence, and where the next page starts, None after the last.
 
-        `words`: of these kinds only; empty: of all. A page ends after PAGE_BYTES. Raises as `history` does.
+        `words`: of these kinds only; empty: of all. A page ends after 8 MiB. Raises as `history` does.
         """
         await self.last_event(ref, deleted=deleted)
-        filters = _filters(ref, words)
-        most_bytes = PAGE_BYTES // len(filters)
-        found: list[Position] = []
-        ends: list[int] = []
-        """Where the page ends for each kind that has more."""
-        for each in filters:
-            positions, has_more = await self._forward(each, after, limit, most_bytes)
-            found += positions
-            ends += [positions[-1].sequence] if has_more else []
-        shown = [position for position in sorted(found) if not ends or position.sequence <= min(ends)][:limit]
-        has_more = bool(ends) or len(shown) < len(found)
-        return [decode(task_codec, position) for position in shown], shown[-1].sequence if shown and has_more else None
+        found = await oldest_first(self._reading, TASKS, _filters(ref, words), after, limit)
+        return [decode(task_codec, position) for position in found.positions], found.following
 
     async def newest_page(
         self,
@@ -220,51 +204,8 @@ class TaskReader:
         And the sequence before which the next page starts, None after the oldest event. Else as `history_page`.
         """
         last = await self.last_event(ref, deleted=deleted)
-        filters = _filters(ref, words)
-        most_bytes = PAGE_BYTES // len(filters)
-        found: list[Position] = []
-        ends: list[int] = []
-        for each in filters:
-            positions, has_more = await self._backward(each, before or last.sequence + 1, limit, most_bytes)
-            found += positions
-            ends += [positions[-1].sequence] if has_more else []
-        ordered = sorted(found, reverse=True)
-        shown = [position for position in ordered if not ends or position.sequence >= max(ends)][:limit]
-        has_more = bool(ends) or len(shown) < len(found)
-        return [decode(task_codec, position) for position in shown], shown[-1].sequence if shown and has_more else None
-
-    async def _forward(
-        self, filter_subject: str, after: int, limit: int, most_bytes: int
-    ) -> tuple[list[Position], bool]:
-        """Return the events on a filter after a sequence, and True if there are more than these."""
-        last = await last_sequence(self._reading, TASKS, filter_subject)
-        found: list[Position] = []
-        tries = 0
-        while len(found) < limit and (reached := found[-1].sequence if found else after) < last:
-            positions = await read(
-                self._reading, TASKS, filter_subject, reached + 1, limit - len(found), most_bytes=most_bytes
-            )
-            found += positions
-            if sum(len(position.data) for position in found) > most_bytes:
-                break
-            if not positions:  # from a replica that lags behind
-                tries += 1
-                if tries >= STALE_REPLICA_TRIES:
-                    raise StoreUnavailable(f"no replica of {TASKS} has caught up")
-                await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
-        return found, bool(found) and found[-1].sequence < last
-
-    async def _backward(
-        self, filter_subject: str, before: int, limit: int, most_bytes: int
-    ) -> tuple[list[Position], bool]:
-        """Return the events on a filter before a sequence, newest first, and True if there are older ones."""
-        last = await last_sequence(self._reading, TASKS, filter_subject)
-        for _ in range(STALE_REPLICA_TRIES):
-            found = await read_newest(self._reading, TASKS, filter_subject, before, limit, most_bytes)
-            if last >= before or last == (found.positions[0].sequence if found.positions else 0):
-                return found
-            await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
-        raise StoreUnavailable(f"no replica of {TASKS} has caught up")
+        found = await newest_first(self._reading, TASKS, _filters(ref, words), before or last.sequence + 1, limit)
+        return [decode(task_codec, position) for position in found.positions], found.following
 
     async def views(self, refs: Sequence[TaskRef]) -> list[Listed]:
         """Return the present views of a few tasks, from their histories, in the order given.

@@ -327,8 +327,11 @@ def _config(release: str) -> OpenAPIConfig:
             Tag(name="Schedules", description="Tasks submitted by a cron expression"),
             Tag(name="Webhooks", description="Events sent to a URL of yours, signed, and retried until accepted"),
             Tag(name="Queue", description="Long jobs of a user's projects"),
-            Tag(name="Servers", description="The fleet: admins only"),
-            Tag(name="Pools", description="Queues with their waiting tasks and pauses: admins only"),
+            Tag(name="Servers", description="The fleet. Admins change it, auditors read it"),
+            Tag(
+                name="Pools",
+                description="Queues with their waiting tasks and pauses. Admins change them, auditors read them",
+            ),
             Tag(name="Types", description="Schemas of payloads, retries and limits"),
             Tag(name="Owners", description="Limits of users: running tasks, starts per second, waiting tasks"),
             Tag(name="Service", description="The caller, the processes and the settings of the service"),

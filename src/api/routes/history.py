@@ -7,15 +7,12 @@ from typing import Annotated
 from litestar.params import QueryParameter
 
 from ...container import Container
-from ...errors import InvalidInput
 from ...events.kinds import TASK_EVENTS
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
-from ..parameters import Bodies, TaskId, read_choices, read_cursor
+from ..parameters import Before, Bodies, EventLimit, EventNames, TaskId, read_choices, read_direction
 from ..routing import RouteHandler, Routes
 from ..schemas.tasks import EventPage, recorded_event
 
-NEWEST = "end"
-"""The value of `before` for the last events."""
 EVENT_WORDS = {event.__name__: kind.word for event, kind in TASK_EVENTS.items()}
 EVENTS = frozenset(EVENT_WORDS)
 
@@ -30,18 +27,10 @@ def history_routes(container: Container) -> list[RouteHandler]:
         after: Annotated[
             str | None, QueryParameter(description="Only events after this sequence, or after the id of a pushed event")
         ] = None,
-        before: Annotated[
-            str | None,
-            QueryParameter(
-                description="Newest first: only events before this sequence; `end`: the last ones",
-                schema_extra={"pattern": r"^(end|\d{1,19})$"},
-            ),
-        ] = None,
-        event: Annotated[
-            list[str] | None, QueryParameter(description="One or more names of events: the value of their `type`")
-        ] = None,
+        before: Before = None,
+        event: EventNames = None,
         bodies: Bodies = True,
-        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 200,
+        limit: EventLimit = 200,
     ) -> EventPage:
         """Return the events of a task as recorded, oldest first, or newest first with `before`.
 
@@ -52,13 +41,11 @@ def history_routes(container: Container) -> list[RouteHandler]:
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         words = {EVENT_WORDS[name] for name in read_choices(event, EVENTS, "event")}
         reads_all = request.user.has(*READERS_OF_ALL)
-        if before and after:
-            raise InvalidInput("send `after` or `before`, not both", "before")
+        is_newest_first, place = read_direction(after, before)
         following: int | None = None
         preceding: int | None = None
         start = None
-        if before:
-            place = None if before == NEWEST else read_cursor(before, "before")
+        if is_newest_first:
             events, preceding = await container.tasks.newest_page(ref, place, limit, words=words, deleted=reads_all)
         else:
             start = await container.feeds.start(after) if after else None

@@ -1,4 +1,4 @@
-"""Routes of pools: their waiting tasks and servers; pause and resume. Admins only."""
+"""Routes of pools: their waiting tasks and servers; pause and resume. Admins change them; auditors read them, too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...events.task import PRIORITIES, Priority
 from ...instants import from_seconds, iso
 from ...scheduling.depth import Reason
 from ...streams.backlog import Backlog, backlogs, waiting_since
-from ..auth.access import ApiRequest, Origin, origin
+from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
 from ..bodies import read_as
 from ..parameters import Cursor, Limit, PoolNameInPath, page_of
 from ..routing import RouteHandler, Routes
@@ -120,14 +120,14 @@ def pool_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/pools", "Pools", roles=("admin",))
     depth = container.settings.max_json_depth
 
-    @routes.get("/", "List pools", "A page of pools, by name")
+    @routes.get("/", "List pools", "A page of pools, by name", roles=READERS_OF_ALL)
     async def list_pools(limit: Limit = 50, cursor: Cursor = None) -> PoolPage:
         """List the pools by name, with their waiting tasks and the servers that serve them."""
         await container.fleet.catch_up(container.reading)
         shown, following = page_of(container.fleet.pools(), limit, cursor)
         return PoolPage(pools=await summaries(container, shown), next_cursor=following)
 
-    @routes.get("/{name:str}", "Read a pool", "The pool's present state")
+    @routes.get("/{name:str}", "Read a pool", "The pool's present state", roles=READERS_OF_ALL)
     async def get_pool(name: PoolNameInPath) -> PoolSummary:
         """Return a pool, with its waiting tasks and the servers that serve it."""
         await check_known(container, name)

@@ -1,9 +1,10 @@
-"""Routes of servers: register, list, heartbeat, drain, remove. Admins only."""
+"""Routes of servers: register, list, heartbeat, drain, remove. Admins change them; auditors read them, too."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import cast
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated, cast
 
 import msgspec
 from msgspec import UNSET
@@ -26,7 +27,8 @@ from ...projections.active import is_projected
 from ...projections.heartbeats import Heartbeat
 from ...streams.jetstream.messages import last_sequence_of_most
 from ...streams.topology.definitions import TASKS
-from ..auth.access import ApiRequest, Origin, acts_for, check_server, origin
+from ...wire.fields import filter_instant
+from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, acts_for, check_server, origin
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..parameters import Cursor, RemovedOnly, ServerId, ServerLimit, page_of
@@ -57,7 +59,9 @@ from ..schemas.shared import DoneAnswer, ReasonBody
 from ..server_detection import detect_dialect
 from ..server_registration import change, command_server, find_server, read_registration, register
 from ..server_removal import remove, remove_offline, restore, revive
+from ..task_filter import instant_parameter
 
+RemovedSince = Annotated[str | None, instant_parameter("since", "With `removed`: removed at or after this")]
 KNOWN_AFTER = timedelta(seconds=2)
 """Age of a drain at which every worker knows of it, and attempts started before are in the log."""
 
@@ -88,9 +92,13 @@ async def registered_page(container: Container, limit: int, cursor: str | None) 
     )
 
 
-async def removed_page(container: Container, limit: int, cursor: str | None) -> ServerPage:
-    """Return a page of the removed servers."""
-    removed = {server.server_id: server for server in container.fleet.removed()}
+async def removed_page(
+    container: Container, limit: int, cursor: str | None, since: datetime | None = None
+) -> ServerPage:
+    """Return a page of the servers that were removed at or after an instant."""
+    removed = {
+        server.server_id: server for server in container.fleet.removed() if since is None or server.removed_at >= since
+    }
     shown, following = page_of(removed, limit, cursor)
     heartbeats = await container.heartbeats.all()
     checks = await container.heartbeats.all_removed()
@@ -108,6 +116,13 @@ async def removed_page(container: Container, limit: int, cursor: str | None) -> 
     return ServerPage(servers=servers, next_cursor=following)
 
 
+def read_since(given: str | None, *, removed: bool) -> datetime | None:
+    """Return since when removed servers are listed, None for all. Raises InvalidInput."""
+    if given is not None and not removed:
+        raise InvalidInput("selects removed servers; send `removed=true` with it", "since")
+    return filter_instant(given, utc_now(), "since")
+
+
 async def count_running(container: Container, server_id: str) -> tuple[int, bool]:
     """Return how many tasks a server runs, and True if that is as of now."""
     try:
@@ -119,6 +134,7 @@ async def count_running(container: Container, server_id: str) -> tuple[int, bool
 
 
 SERVERS_AND_ADMINS = ("admin", "service")
+READERS_OF_SERVERS = (*READERS_OF_ALL, "service")
 
 
 async def short_page(container: Container, user: Identity, limit: int, cursor: str | None) -> ShortServerPage:
@@ -154,31 +170,6 @@ def server_routes(container: Container) -> list[RouteHandler]:
         reset = await register(container, body, given, origin(request))
         found = await detected(container, body.id, origin(request))
         return RegisterAnswer(id=body.id, reset=reset, detected=found or UNSET)
-
-    @routes.get("/", "List servers", "A page of servers, by id", roles=SERVERS_AND_ADMINS)
-    async def list_servers(
-        request: ApiRequest, limit: ServerLimit = 5000, cursor: Cursor = None, removed: RemovedOnly = False
-    ) -> ServerPage:
-        """List the registered servers by id, with their state and last heartbeat, or the removed ones.
-
-        A `service` token gets those that it acts for, in short.
-        """
-        await container.fleet.catch_up(container.reading)
-        if not request.user.has("admin"):
-            return cast(ServerPage, await short_page(container, request.user, limit, cursor))
-        return await (removed_page if removed else registered_page)(container, limit, cursor)
-
-    @routes.get("/{server_id:str}", "Read a server", "The server's present state", roles=SERVERS_AND_ADMINS)
-    async def get_server(request: ApiRequest, server_id: ServerId) -> ServerSummary | ShortServer:
-        """Return a server and its `status`: `online` or `offline`, with the reason.
-
-        A `service` token gets a server that it acts for, in short.
-        """
-        check_server(request.user, container.fleet, server_id)
-        found = await find_server(container, server_id)
-        if not request.user.has("admin"):
-            return short_server(found, await container.heartbeats.get(server_id))
-        return await show(container, found)
 
     @routes.patch("/{server_id:str}", "Change a server", "The server's present state", body=ServerPatch)
     async def change_server(request: ApiRequest, server_id: ServerId) -> ServerSummary:
@@ -265,8 +256,44 @@ def server_routes(container: Container) -> list[RouteHandler]:
         ]
         return CleanupAnswer(removed_servers=removed)
 
+    _add_reading(routes, container)
     _add_maintenance(routes, container)
     return routes.handlers
+
+
+def _add_reading(routes: Routes, container: Container) -> None:
+    @routes.get("/", "List servers", "A page of servers, by id", roles=READERS_OF_SERVERS)
+    async def list_servers(
+        request: ApiRequest,
+        limit: ServerLimit = 5000,
+        cursor: Cursor = None,
+        removed: RemovedOnly = False,
+        since: RemovedSince = None,
+    ) -> ServerPage:
+        """List the registered servers by id, with their state and last heartbeat, or the removed ones.
+
+        A `service` token gets those that it acts for, in short.
+        """
+        removed_since = read_since(since, removed=removed)
+        await container.fleet.catch_up(container.reading)
+        if not request.user.has(*READERS_OF_ALL):
+            return cast(ServerPage, await short_page(container, request.user, limit, cursor))
+        page = partial(removed_page, since=removed_since) if removed else registered_page
+        return await page(container, limit, cursor)
+
+    @routes.get("/{server_id:str}", "Read a server", "The server's present state", roles=READERS_OF_SERVERS)
+    async def get_server(request: ApiRequest, server_id: ServerId) -> ServerSummary | ShortServer:
+        """Return a server and its `status`: `online` or `offline`, with the reason.
+
+        A `service` token gets a server that it acts for, in short.
+        """
+        reads_all = request.user.has(*READERS_OF_ALL)
+        if not reads_all:
+            check_server(request.user, container.fleet, server_id)
+        found = await find_server(container, server_id)
+        if not reads_all:
+            return short_server(found, await container.heartbeats.get(server_id))
+        return await show(container, found)
 
 
 def _add_maintenance(routes: Routes, container: Container) -> None:

@@ -12,7 +12,8 @@ from ...backends.exchange_body import ExchangeBody, shown_exchange
 from ...backends.presets import presets
 from ...commands.server import CircuitIsClosed, Present, Removed
 from ...errors import InvalidInput
-from ...events.server import LONGEST_MODEL, MOST_MODELS, HealthExpectation, Mode, Overflow
+from ...events.envelope import Stored
+from ...events.server import LONGEST_MODEL, MOST_MODELS, HealthExpectation, Mode, Overflow, ServerEvent
 from ...instants import iso
 from ...projections.heartbeats import BusyServer, Heartbeat, RemovedCheck
 from ...scheduling.asks import AskReport
@@ -341,6 +342,34 @@ class ServerPage(Page, kw_only=True, rename="camel"):
     servers: list[ServerSummary]
 
 
+class RecordedServerEvent(Struct, kw_only=True):
+    """An event of a server's history, as recorded."""
+
+    sequence: int
+    """Sequence in the log: it grows, with gaps."""
+    id: str
+    at: str
+    by: dict[str, str]
+    """Who did it: `kind` (user, server, worker, timer, system) and `id`."""
+    cause: str
+    """The request id, or the sequence of the event, that caused it."""
+    event: Any
+    """Its `type`, and the fields of the type that differ from their defaults."""
+
+
+class ServerEventPage(Struct, kw_only=True, rename="camel"):
+    """Events of a server, oldest first; with `before`, newest first."""
+
+    server_id: str
+    events: list[RecordedServerEvent]
+    next_after: int | None
+    """Pass as `after` to get the next page; null after the last page, and with `before`."""
+    next_before: int | None
+    """Pass as `before` to get the next page, of older events; null after the last page, and without `before`."""
+    total: int
+    """Events of the server, of all kinds."""
+
+
 class RegisterAnswer(Struct, kw_only=True):
     """The server is registered."""
 
@@ -488,6 +517,18 @@ def server_summary(
         reported_active_tasks=heartbeat.active_tasks if heartbeat else None,
         metrics=heartbeat.metrics if heartbeat else None,
         removed=removed,
+    )
+
+
+def recorded_server_event(stored: Stored[ServerEvent]) -> RecordedServerEvent:
+    recorded = stored.recorded
+    return RecordedServerEvent(
+        sequence=stored.sequence,
+        id=recorded.id,
+        at=iso(recorded.at),
+        by={"kind": recorded.by.kind, "id": recorded.by.id},
+        cause=recorded.cause,
+        event=recorded.event,
     )
 
 
