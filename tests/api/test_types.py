@@ -48,12 +48,25 @@ async def test_a_type_is_put_once_read_listed_and_deleted(api: Service) -> None:
     deleted = await api.admin.delete("/api/types/resize")
 
     assert put.status == 200
-    assert put.body == read.body == {"name": "resize", "defined": True, "pause": None, **RESIZE}
+    own = {name: value for name, value in RESIZE.items() if name not in ("schema", "schemaFrom", "sessionAffinity")}
+    assert put.body == read.body == {"name": "resize", "defined": True, "pause": None, "own": own, **RESIZE}
     assert [found["name"] for found in listed["types"]] == ["default", "resize"]
     assert listed["types"][1] == read.body
     assert (deleted.status, deleted.body) == (200, {"name": "resize", "success": True})
     assert (await api.alice.get("/api/types/resize")).status == 404
     assert (await api.admin.delete("/api/types/resize")).status == 404
+
+
+async def test_own_settings_of_a_type_define_it_again_and_pin_no_default(api: Service) -> None:
+    await api.admin.done("PUT", "/api/types/resize", {"attempts": 5, "perSecond": 2, "indexed": ["$.a"]})
+    own = (await api.alice.get("/api/types/resize"))["own"]
+    history = await api.container.commands.types.log.load("type.resize")
+
+    await api.admin.done("PUT", "/api/types/resize", own)
+
+    assert own == {"pool": "resize", "attempts": 5, "perSecond": 2, "indexed": ["$.a"]}
+    assert await api.container.commands.types.log.load("type.resize") == history
+    assert (await api.alice.get("/api/types/default"))["own"] is None
 
 
 async def test_settings_left_out_of_a_type_are_those_of_the_service(api: Service) -> None:

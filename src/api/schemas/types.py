@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -28,7 +29,7 @@ class SchemaFrom(Struct, kw_only=True, forbid_unknown_fields=True):
     """A registered server of the dialect `cog`, `oip` or `bare`."""
 
 
-class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
     """Settings of a task type; absent ones come from the service's settings."""
 
     schema: dict[str, Any] | None = None
@@ -110,6 +111,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """True: tasks of one session go to the same server if it has a free slot."""
     dialect: str
     """Wire format of its servers that are registered without one."""
+    own: TypeBody | None
+    """Settings as an admin set them, without the schema: what is missing comes from the service. Null: not defined."""
     pause: PauseInfo | None
     """Null: not paused."""
 
@@ -143,6 +146,7 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         priority=own.priority,
         pool=own.pool,
         description=own.description,
+        own=_own(state.definition) if state.definition else None,
         pause=pause_info(state.pause),
         concurrency=limits.concurrency,
         per_second=limits.per_second,
@@ -155,3 +159,31 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         session_affinity=own.session_affinity,
         dialect=own.dialect or "taskstream",
     )
+
+
+def _own(definition: TypeDefined) -> TypeBody:
+    """Return the body that would define a type so again, without its schema."""
+    limits = definition.limits or NO_LIMITS
+    return TypeBody(
+        attempts=definition.attempts,
+        backoff_base=_seconds(definition.backoff_base),
+        backoff_cap=_seconds(definition.backoff_cap),
+        timeout=_seconds(definition.timeout),
+        priority=definition.priority,
+        pool=definition.pool,
+        description=definition.description,
+        concurrency=limits.concurrency,
+        per_second=limits.per_second,
+        burst=limits.burst,
+        key_concurrency=definition.key_concurrency,
+        on_conflict=definition.on_conflict,
+        busy_for=_seconds(definition.busy_for),
+        accepts=definition.accepts,
+        indexed=list(definition.indexed),
+        session_affinity=definition.session_affinity,
+        dialect=definition.dialect or None,
+    )
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return duration.total_seconds() if duration is not None else None
