@@ -1,7 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { byType, NOTHING, plus, topText } from "../src/fleet/dead.ts";
-import { limitProblems, limitsBody, limitsDraft, limitText, numberIn, ownLimitsText, used } from "../src/fleet/limits.ts";
+import {
+  limitProblems,
+  limitsBody,
+  limitsDraft,
+  limitText,
+  numberIn,
+  ownLimitsText,
+  used,
+} from "../src/fleet/limits.ts";
 import { slotsOf, waitingFor } from "../src/fleet/reasons.ts";
 import {
   countStates,
@@ -57,12 +65,23 @@ test("a server's state is the strongest reason why it gets no tasks", () => {
 });
 
 test("a state has its reason in words and its own beginning", () => {
-  const drained = with_({ maintenance: true, maintenanceReason: "new driver", maintenanceSince: "2026-11-30T11:00:00.000Z", activeTasks: 1 });
+  const drained = with_({
+    maintenance: true,
+    maintenanceReason: "new driver",
+    maintenanceSince: "2026-11-30T11:00:00.000Z",
+    activeTasks: 1,
+  });
   assert.equal(reasonOf(drained), "new driver; 1 task still runs");
   assert.equal(sinceOf(drained), "2026-11-30T11:00:00.000Z");
   assert.equal(reasonOf(with_({ maintenance: true })), "no reason was given");
-  assert.equal(reasonOf(with_({ circuit: "open", circuitReason: "5 failures in a row", circuitOwner: "bob" })), "5 failures in a row, all of bob");
-  assert.equal(reasonOf(with_({ busySince: "2026-11-30T10:00:00.000Z", currentLimit: 2 })), "it says that it is busy; sent 2 of 8 at a time");
+  assert.equal(
+    reasonOf(with_({ circuit: "open", circuitReason: "5 failures in a row", circuitOwner: "bob" })),
+    "5 failures in a row, all of bob",
+  );
+  assert.equal(
+    reasonOf(with_({ busySince: "2026-11-30T10:00:00.000Z", currentLimit: 2 })),
+    "it says that it is busy; sent 2 of 8 at a time",
+  );
   const offline = with_({ status: "offline", statusReason: "refused", offlineSince: "2026-11-30T09:00:00.000Z" });
   assert.equal(sinceOf(offline), "2026-11-30T09:00:00.000Z");
 });
@@ -74,13 +93,28 @@ test("a server that gets no tasks has no room, and a busy one only what it is se
 });
 
 test("the worst servers come first, then by id", () => {
-  const servers = [ONLINE, with_({ status: "offline" }, "b"), with_({ circuit: "open" }, "c"), with_({ status: "offline" }, "a")];
-  assert.deepEqual(worstFirst(servers).map((each) => each.id), ["a", "b", "c", "gpu-1"]);
-  assert.deepEqual(countStates(servers), [["offline", 2], ["open", 1], ["online", 1]]);
+  const servers = [
+    ONLINE,
+    with_({ status: "offline" }, "b"),
+    with_({ circuit: "open" }, "c"),
+    with_({ status: "offline" }, "a"),
+  ];
+  assert.deepEqual(
+    worstFirst(servers).map((each) => each.id),
+    ["a", "b", "c", "gpu-1"],
+  );
+  assert.deepEqual(countStates(servers), [
+    ["offline", 2],
+    ["open", 1],
+    ["online", 1],
+  ]);
 });
 
 test("servers are filtered by state, pool, provider, label and text", () => {
-  const servers = [ONLINE, { ...ONLINE, id: "cpu-1", provider: "cloud", labels: { zone: "c" }, status: "offline" as const }];
+  const servers = [
+    ONLINE,
+    { ...ONLINE, id: "cpu-1", provider: "cloud", labels: { zone: "c" }, status: "offline" as const },
+  ];
   const pools = new Map([["cpu-1", ["render"]]]);
   const filter = { states: [], pool: "", provider: "", label: "", text: "" };
   const ids = (change: object) => filtered(servers, { ...filter, ...change }, pools).map((each) => each.id);
@@ -96,13 +130,29 @@ test("servers are filtered by state, pool, provider, label and text", () => {
 test("a failure rate is never shown as none if there was one", () => {
   assert.equal(failureRate({ finished: 0, failed: 0, attemptsFailed: 0 }), null);
   assert.deepEqual(failureRate({ finished: 6, failed: 1, attemptsFailed: 1 }), { share: 0.25, ended: 8 });
-  assert.deepEqual([0, 0.0001, 0.002, 0.61, 0.999, 1].map(percent), ["0 %", "< 0.1 %", "0.2 %", "61 %", "> 99 %", "100 %"]);
+  assert.deepEqual([0, 0.0001, 0.002, 0.61, 0.999, 1].map(percent), [
+    "0 %",
+    "< 0.1 %",
+    "0.2 %",
+    "61 %",
+    "> 99 %",
+    "100 %",
+  ]);
 });
 
 test("what waiting tasks wait for begins with what a person must change", () => {
   const found = waitingFor({ queued: 31, "pool-paused": 4, time: 0, "owner-limit": 90 });
-  assert.deepEqual(found.map((each) => each.reason), ["pool-paused", "owner-limit", "queued"]);
-  assert.deepEqual(slotsOf([{ available: true, running: 2, room: 6 }, { available: false, running: 1, room: 0 }]), { running: 3, slots: 9, available: 1 });
+  assert.deepEqual(
+    found.map((each) => each.reason),
+    ["pool-paused", "owner-limit", "queued"],
+  );
+  assert.deepEqual(
+    slotsOf([
+      { available: true, running: 2, room: 6 },
+      { available: false, running: 1, room: 0 },
+    ]),
+    { running: 3, slots: 9, available: 1 },
+  );
 });
 
 test("limits are worded with their units, and 0 means none", () => {
@@ -141,13 +191,36 @@ test("a form of limits says what is wrong before it is sent", () => {
 
 test("outcomes of pages add up, refusals by their reason", () => {
   const page = { matched: 3, done: 1, unchanged: 1, refused: [{ reason: "too late", count: 1 }] };
-  assert.deepEqual(plus(plus(NOTHING, page), page), { matched: 6, done: 2, unchanged: 2, refused: [{ reason: "too late", count: 2 }] });
+  assert.deepEqual(plus(plus(NOTHING, page), page), {
+    matched: 6,
+    done: 2,
+    unchanged: 2,
+    refused: [{ reason: "too late", count: 2 }],
+  });
 });
 
 test("dead letters are grouped by type with their kinds and ages", () => {
-  const letter = (type: string, failureKind: string, endedAt: number) => ({ id: "1", type, failureKind, endedAt, updatedAt: 0, serverId: null, error: null });
-  assert.deepEqual(byType([letter("a", "timeout", 5), letter("b", "error", 1), letter("a", "error", 3), letter("a", "timeout", 4)])[0], {
-    type: "a", count: 3, first: 3, last: 5, kinds: [["timeout", 2], ["error", 1]],
+  const letter = (type: string, failureKind: string, endedAt: number) => ({
+    id: "1",
+    type,
+    failureKind,
+    endedAt,
+    updatedAt: 0,
+    serverId: null,
+    error: null,
   });
+  assert.deepEqual(
+    byType([letter("a", "timeout", 5), letter("b", "error", 1), letter("a", "error", 3), letter("a", "timeout", 4)])[0],
+    {
+      type: "a",
+      count: 3,
+      first: 3,
+      last: 5,
+      kinds: [
+        ["timeout", 2],
+        ["error", 1],
+      ],
+    },
+  );
   assert.equal(topText({ "gpu-2": 2, "gpu-7": 39, "": 1, x: 1 }), "gpu-7 39, gpu-2 2, 2 more");
 });

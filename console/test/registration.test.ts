@@ -1,10 +1,27 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bodyOf, type Draft, draftOf, EMPTY, fieldOf, fromPreset, hasField, labelsOf, patchOf, type RegisteredServer, suggestedId } from "../src/fleet/registration.ts";
+import {
+  bodyOf,
+  type Draft,
+  draftOf,
+  EMPTY,
+  fieldOf,
+  fromPreset,
+  hasField,
+  labelsOf,
+  patchOf,
+  type RegisteredServer,
+  suggestedId,
+} from "../src/fleet/registration.ts";
 import { adviceFor, problemsOf } from "../src/fleet/registration_rules.ts";
 import { EMPTY_TYPE, typeBody, typeDraft, typeNameProblem, typeProblems } from "../src/fleet/type_form.ts";
 
-const draft = (change: Partial<Draft> = {}): Draft => ({ ...EMPTY, id: "s1", predict: "http://gpu:8000/v1", ...change });
+const draft = (change: Partial<Draft> = {}): Draft => ({
+  ...EMPTY,
+  id: "s1",
+  predict: "http://gpu:8000/v1",
+  ...change,
+});
 const SERVER: RegisteredServer = {
   id: "s1",
   name: "GPU",
@@ -32,12 +49,37 @@ const SERVER: RegisteredServer = {
 
 test("a registration has what was filled in, and no default", () => {
   assert.deepEqual(bodyOf(draft()), {
-    id: "s1", name: "s1", provider: "local", dialect: "auto", endpoints: { predict: "http://gpu:8000/v1" },
+    id: "s1",
+    name: "s1",
+    provider: "local",
+    dialect: "auto",
+    endpoints: { predict: "http://gpu:8000/v1" },
   });
-  assert.deepEqual(bodyOf(draft({ program: "taskstream", answers: "later", labels: "gpu=a100\nzone = b", apiKey: "k", removal: "never", maxConcurrent: "4" })), {
-    id: "s1", name: "s1", provider: "local", dialect: "taskstream", endpoints: { predict: "http://gpu:8000/v1" },
-    async: true, callback: true, maxConcurrent: 4, labels: { gpu: "a100", zone: "b" }, removeAfter: null, apiKey: "k",
-  });
+  assert.deepEqual(
+    bodyOf(
+      draft({
+        program: "taskstream",
+        answers: "later",
+        labels: "gpu=a100\nzone = b",
+        apiKey: "k",
+        removal: "never",
+        maxConcurrent: "4",
+      }),
+    ),
+    {
+      id: "s1",
+      name: "s1",
+      provider: "local",
+      dialect: "taskstream",
+      endpoints: { predict: "http://gpu:8000/v1" },
+      async: true,
+      callback: true,
+      maxConcurrent: 4,
+      labels: { gpu: "a100", zone: "b" },
+      removeAfter: null,
+      apiKey: "k",
+    },
+  );
 });
 
 test("a pulled server has no address, and no key", () => {
@@ -46,10 +88,18 @@ test("a pulled server has no address, and no key", () => {
 });
 
 test("a preset is named, and sets what was not filled in", () => {
-  const example = { id: "comfy-1", name: "ComfyUI", provider: "comfyui", endpoints: { predict: "http://c/api/prompt", health: "http://c/h" } };
+  const example = {
+    id: "comfy-1",
+    name: "ComfyUI",
+    provider: "comfyui",
+    endpoints: { predict: "http://c/api/prompt", health: "http://c/h" },
+  };
   const filled = fromPreset({ ...EMPTY, predict: "http://mine/api/prompt" }, "comfyui", example);
   assert.deepEqual(bodyOf(filled), {
-    id: "comfy-1", name: "ComfyUI", provider: "comfyui", preset: "comfyui",
+    id: "comfy-1",
+    name: "ComfyUI",
+    provider: "comfyui",
+    preset: "comfyui",
     endpoints: { predict: "http://mine/api/prompt", health: "http://c/h" },
   });
 });
@@ -68,7 +118,10 @@ test("a server read and not changed needs no patch", () => {
 
 test("a patch has what changed alone, and keeps the key unless another is typed", () => {
   const read = draftOf(SERVER);
-  assert.deepEqual(patchOf(read, { ...read, name: "GPU 2", health: "" }), { name: "GPU 2", endpoints: { health: null } });
+  assert.deepEqual(patchOf(read, { ...read, name: "GPU 2", health: "" }), {
+    name: "GPU 2",
+    endpoints: { health: null },
+  });
   assert.deepEqual(patchOf(read, { ...read, apiKey: "new" }), { apiKey: "new" });
   assert.deepEqual(patchOf(read, { ...read, removesKey: true }), { apiKey: null });
   assert.deepEqual(patchOf(read, { ...read, overflowWaiting: "" }), { overflow: null });
@@ -78,9 +131,22 @@ test("a patch has what changed alone, and keeps the key unless another is typed"
 test("a registered server is registered again with the same settings", () => {
   const body = bodyOf(draftOf(SERVER));
   assert.deepEqual(body, {
-    id: "s1", name: "GPU", provider: "rack", endpoints: { predict: "http://gpu:8000/predict", health: "http://gpu:8000/health" },
-    async: true, callback: true, types: ["resize"], maxConcurrent: 4, weight: 2, labels: { gpu: "a100" }, overflow: { waiting: 100 },
-    authHeader: "X-Key", healthAuth: true, healthExpect: { status: [200, 204], json: { "$.up": true } }, models: ["a", "b"], removeAfter: null,
+    id: "s1",
+    name: "GPU",
+    provider: "rack",
+    endpoints: { predict: "http://gpu:8000/predict", health: "http://gpu:8000/health" },
+    async: true,
+    callback: true,
+    types: ["resize"],
+    maxConcurrent: 4,
+    weight: 2,
+    labels: { gpu: "a100" },
+    overflow: { waiting: 100 },
+    authHeader: "X-Key",
+    healthAuth: true,
+    healthExpect: { status: [200, 204], json: { "$.up": true } },
+    models: ["a", "b"],
+    removeAfter: null,
   });
 });
 
@@ -93,7 +159,8 @@ test("fields are those of the program", () => {
 });
 
 test("what is wrong is said at its field while one types", () => {
-  const wrong = (change: Partial<Draft>) => Object.entries(problemsOf(draft(change))).map(([field, text]) => `${field} ${text}`);
+  const wrong = (change: Partial<Draft>) =>
+    Object.entries(problemsOf(draft(change))).map(([field, text]) => `${field} ${text}`);
   assert.deepEqual(wrong({}), []);
   assert.match(wrong({ id: "a/b" })[0] ?? "", /^id must not have a slash/);
   assert.match(wrong({ id: "cleanup" })[0] ?? "", /^id is reserved/);
@@ -133,10 +200,23 @@ test("an id is suggested from the address", () => {
 });
 
 test("a type's form sends its own settings alone, and the schema as it was written", () => {
-  const own = { pool: "gpu", attempts: 5, perSecond: 2.5, indexed: ["$.a"], onConflict: "replace", sessionAffinity: true };
+  const own = {
+    pool: "gpu",
+    attempts: 5,
+    perSecond: 2.5,
+    indexed: ["$.a"],
+    onConflict: "replace",
+    sessionAffinity: true,
+  };
   assert.deepEqual(JSON.parse(typeBody(typeDraft({ own, schema: null }))), own);
-  assert.equal(typeBody({ ...EMPTY_TYPE, schema: "own", schemaText: '{"maximum": 9007199254740993}' }), '{"schema":{"maximum": 9007199254740993}}');
-  assert.equal(typeBody({ ...EMPTY_TYPE, pool: "a", schema: "server", schemaServer: "s1" }), '{"pool":"a","schemaFrom":{"server":"s1"}}');
+  assert.equal(
+    typeBody({ ...EMPTY_TYPE, schema: "own", schemaText: '{"maximum": 9007199254740993}' }),
+    '{"schema":{"maximum": 9007199254740993}}',
+  );
+  assert.equal(
+    typeBody({ ...EMPTY_TYPE, pool: "a", schema: "server", schemaServer: "s1" }),
+    '{"pool":"a","schemaFrom":{"server":"s1"}}',
+  );
 });
 
 test("a type's form says what is wrong", () => {

@@ -54,7 +54,8 @@ export function byType(letters: readonly DeadLetter[]): TypeGroup[] {
   return [...groups]
     .map(([type, found]) => {
       const kinds = new Map<string, number>();
-      for (const each of found) kinds.set(each.failureKind ?? "error", (kinds.get(each.failureKind ?? "error") ?? 0) + 1);
+      for (const each of found)
+        kinds.set(each.failureKind ?? "error", (kinds.get(each.failureKind ?? "error") ?? 0) + 1);
       const times = found.map(diedAt);
       return {
         type,

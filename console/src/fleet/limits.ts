@@ -13,11 +13,20 @@ export type LimitName = keyof Allowance;
 export type OwnLimits = Partial<Record<LimitName, number | null>>;
 
 export const LIMIT_NAMES: LimitName[] = ["concurrency", "perSecond", "burst", "waiting", "stored"];
-export const LIMIT_WORDS: Record<LimitName, { label: string; help: string; unit: string; whole: boolean; most: number }> = {
+export const LIMIT_WORDS: Record<
+  LimitName,
+  { label: string; help: string; unit: string; whole: boolean; most: number }
+> = {
   concurrency: { label: "Running tasks", help: "At once. More wait, visibly.", unit: "", whole: true, most: 1_000_000 },
   perSecond: { label: "Starts per second", help: "In the long run.", unit: "/s", whole: false, most: 1_000_000 },
   burst: { label: "Burst", help: "Starts at once after a quiet time.", unit: "", whole: true, most: 1_000_000 },
-  waiting: { label: "Waiting tasks", help: "A quota: beyond it a submit is refused (429).", unit: "", whole: true, most: 1e9 },
+  waiting: {
+    label: "Waiting tasks",
+    help: "A quota: beyond it a submit is refused (429).",
+    unit: "",
+    whole: true,
+    most: 1e9,
+  },
   stored: { label: "Stored bytes", help: "A quota on events and results (429).", unit: "", whole: true, most: 2 ** 60 },
 };
 
@@ -44,7 +53,8 @@ export function ownLimitsText(own: OwnLimits | null): string {
   if (!own) return "";
   const has = (name: LimitName) => own[name] !== undefined && own[name] !== null;
   const parts: string[] = [];
-  if (has("concurrency")) parts.push(own.concurrency ? `${limitText("concurrency", own.concurrency)} at once` : "any number at once");
+  if (has("concurrency"))
+    parts.push(own.concurrency ? `${limitText("concurrency", own.concurrency)} at once` : "any number at once");
   if (has("perSecond")) {
     const burst = own.perSecond && own.burst ? `, burst ${limitText("burst", own.burst)}` : "";
     parts.push(own.perSecond ? `${limitText("perSecond", own.perSecond)}${burst}` : "any rate");

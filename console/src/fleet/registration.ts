@@ -72,8 +72,16 @@ export const PRESET = "preset:";
 /** The wire formats, in the order of the form, with what each is for. */
 export const PROGRAMS: [value: string, title: string, about: string][] = [
   ["auto", "Find out", "A few GET requests, none of which calls a model, find out what it speaks."],
-  ["taskstream", "Written for Taskstream", "A POST with the task; the answer is the result, a stream, or a 202 and reports later."],
-  ["openai", "OpenAI's API", "vLLM, SGLang, llama.cpp, Ollama, LM Studio, litellm, TEI: the address of /v1, or of one endpoint below it."],
+  [
+    "taskstream",
+    "Written for Taskstream",
+    "A POST with the task; the answer is the result, a stream, or a 202 and reports later.",
+  ],
+  [
+    "openai",
+    "OpenAI's API",
+    "vLLM, SGLang, llama.cpp, Ollama, LM Studio, litellm, TEI: the address of /v1, or of one endpoint below it.",
+  ],
   ["oip", "Open Inference Protocol", "KServe, MLServer, Triton, OpenVINO: …/v2/models/{model}/infer."],
   ["cog", "Cog", "The address of /predictions."],
   ["bare", "Any HTTP server", "The payload is the body, the answer the result; `exchange` describes what differs."],
@@ -81,7 +89,16 @@ export const PROGRAMS: [value: string, title: string, about: string][] = [
   ["pull", "It fetches its tasks", "No address: workers ask for tasks, also from behind a firewall."],
 ];
 
-const CALLED: Field[] = ["predict", "health", "apiKey", "authHeader", "busyStatus", "healthAuth", "healthStatus", "healthJson"];
+const CALLED: Field[] = [
+  "predict",
+  "health",
+  "apiKey",
+  "authHeader",
+  "busyStatus",
+  "healthAuth",
+  "healthStatus",
+  "healthJson",
+];
 
 /** Return the dialect that a draft names, "" if it leaves it to presets, types or pullers. */
 export function dialectOf(draft: Draft): string {
@@ -114,7 +131,11 @@ export function listsModels(draft: Draft): boolean {
 }
 
 const words = (text: string): string[] => text.split(/[\s,]+/).filter(Boolean);
-const lines = (text: string): string[] => text.split(/[\n,]+/).map((each) => each.trim()).filter(Boolean);
+const lines = (text: string): string[] =>
+  text
+    .split(/[\n,]+/)
+    .map((each) => each.trim())
+    .filter(Boolean);
 
 /** Return the labels of a text with `name=value` in each line. */
 export function labelsOf(text: string): Record<string, string> {
@@ -298,7 +319,8 @@ export function draftOf(server: RegisteredServer): Draft {
 export function patchOf(before: Draft, after: Draft): Settings {
   const [from, to] = [settingsOf(before), settingsOf(after)];
   const patch: Settings = {};
-  if ((before.program === "pull") !== (after.program === "pull")) patch.mode = after.program === "pull" ? "pull" : "push";
+  if ((before.program === "pull") !== (after.program === "pull"))
+    patch.mode = after.program === "pull" ? "pull" : "push";
   if (after.program !== "pull") {
     const endpoints: Settings = {};
     if (before.predict.trim() !== after.predict.trim()) endpoints.predict = after.predict.trim();
@@ -363,7 +385,8 @@ const FIELDS: Record<string, Field> = {
 export function fieldOf(path: string | undefined): Field | null {
   let rest = (path ?? "").replace(/^\$\.?/, "").replace(/^server(\.|$)/, "");
   while (rest) {
-    if (FIELDS[rest]) return FIELDS[rest];
+    const named = FIELDS[rest];
+    if (named) return named;
     if (rest in EMPTY) return rest as Field;
     const cut = Math.max(rest.lastIndexOf("."), rest.lastIndexOf("["));
     if (cut < 0) return null;

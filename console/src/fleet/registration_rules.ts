@@ -3,7 +3,6 @@ import { type Draft, type Field, hasField, labelsOf, PRESET } from "./registrati
 
 export type Problems = Partial<Record<Field, string>>;
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what the API refuses.
 const CONTROL = /[\x00-\x1f\x7f]/;
 const HEADER_NAME = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/;
 const HEADER_VALUE = /^[!-~](?:[ -~]*[!-~])?$/;
@@ -27,7 +26,8 @@ function address(text: string): string | undefined {
 function number(text: string, least: number, most: number, whole = true): string | undefined {
   const value = text.trim() === "" ? Number.NaN : Number(text);
   if (Number.isNaN(value) || (whole && !Number.isInteger(value))) return `must be a ${whole ? "whole " : ""}number`;
-  if (value < least || value > most) return `must be between ${least.toLocaleString("en")} and ${most.toLocaleString("en")}`;
+  if (value < least || value > most)
+    return `must be between ${least.toLocaleString("en")} and ${most.toLocaleString("en")}`;
 }
 
 function statuses(text: string, least: number): string | undefined {

@@ -54,7 +54,16 @@ export interface OwnType {
   schema: unknown;
 }
 
-const NUMBERS = ["attempts", "timeout", "backoffBase", "backoffCap", "busyFor", "concurrency", "perSecond", "burst"] as const;
+const NUMBERS = [
+  "attempts",
+  "timeout",
+  "backoffBase",
+  "backoffCap",
+  "busyFor",
+  "concurrency",
+  "perSecond",
+  "burst",
+] as const;
 const LIMITS: Record<string, [least: number, most: number, whole: boolean]> = {
   attempts: [1, 100, true],
   timeout: [0.001, 604_800, false],
@@ -75,7 +84,15 @@ export function typeDraft(type: OwnType): TypeDraft {
   const draft = { ...EMPTY_TYPE };
   for (const name of [...NUMBERS, "keyConcurrency"] as const)
     if (own[name] !== undefined && own[name] !== null) draft[name] = String(own[name]);
-  for (const name of ["description", "pool", "priority", "onConflict", "accepts", "sessionAffinity", "dialect"] as const)
+  for (const name of [
+    "description",
+    "pool",
+    "priority",
+    "onConflict",
+    "accepts",
+    "sessionAffinity",
+    "dialect",
+  ] as const)
     if (own[name] !== undefined && own[name] !== null) Object.assign(draft, { [name]: own[name] });
   if (Array.isArray(own.indexed)) draft.indexed = own.indexed.join("\n");
   if (type.schema !== null && type.schema !== undefined) {
@@ -94,12 +111,15 @@ export function typeProblems(draft: TypeDraft): Partial<Record<TypeField, string
     if (Number.isNaN(value) || (whole && !Number.isInteger(value)))
       found[name as TypeField] = `must be a ${whole ? "whole " : ""}number`;
     else if (value < least || value > most)
-      found[name as TypeField] = `must be between ${least.toLocaleString("en", { maximumFractionDigits: 5 })} and ${most.toLocaleString("en")}`;
+      found[name as TypeField] =
+        `must be between ${least.toLocaleString("en", { maximumFractionDigits: 5 })} and ${most.toLocaleString("en")}`;
   }
-  if (draft.burst.trim() && !draft.perSecond.trim()) found.burst = "needs starts per second: it is how far they may be exceeded";
+  if (draft.burst.trim() && !draft.perSecond.trim())
+    found.burst = "needs starts per second: it is how far they may be exceeded";
   if (draft.pool && !/^[A-Za-z0-9_-]{1,32}$/.test(draft.pool))
     found.pool = "must be 1 to 32 letters, digits, dashes and underscores";
-  if (draft.description.length > 1000) found.description = `must have at most 1,000 characters; it has ${draft.description.length}`;
+  if (draft.description.length > 1000)
+    found.description = `must have at most 1,000 characters; it has ${draft.description.length}`;
   const indexed = words(draft.indexed);
   const wrong = indexed.find((path) => !INDEXED.test(path));
   if (wrong) found.indexed = `${wrong}: must be a path such as $.order.customer`;
@@ -113,7 +133,8 @@ export function typeProblems(draft: TypeDraft): Partial<Record<TypeField, string
 function schemaProblem(text: string): string | undefined {
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return "must be an object, as in {\"type\": \"object\"}";
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      return 'must be an object, as in {"type": "object"}';
   } catch (error) {
     return `must be JSON: ${error instanceof Error ? error.message : "it cannot be read"}`;
   }
@@ -129,9 +150,18 @@ export function typeNameProblem(name: string): string | undefined {
 export function typeBody(draft: TypeDraft): string {
   const body: Record<string, unknown> = {};
   for (const name of NUMBERS) if (draft[name].trim()) body[name] = Number(draft[name]);
-  for (const name of ["description", "pool", "priority", "onConflict", "accepts", "sessionAffinity", "dialect"] as const)
+  for (const name of [
+    "description",
+    "pool",
+    "priority",
+    "onConflict",
+    "accepts",
+    "sessionAffinity",
+    "dialect",
+  ] as const)
     if (draft[name] !== EMPTY_TYPE[name]) body[name] = draft[name];
-  if (draft.keyConcurrency.trim() && draft.keyConcurrency.trim() !== "1") body.keyConcurrency = Number(draft.keyConcurrency);
+  if (draft.keyConcurrency.trim() && draft.keyConcurrency.trim() !== "1")
+    body.keyConcurrency = Number(draft.keyConcurrency);
   const indexed = words(draft.indexed);
   if (indexed.length) body.indexed = indexed;
   if (draft.schema === "server") body.schemaFrom = { server: draft.schemaServer };
