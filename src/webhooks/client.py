@@ -18,7 +18,6 @@ from ..backends.egress import WEBHOOKS, EgressPolicy, is_public, refused_by_poli
 from ..clock import utc_now
 from ..commands.webhook import Registered
 from ..events.ids import WebhookRef
-from ..instants import whole_seconds
 from ..settings import variable
 from ..vault.sealing import SealingError, SecretMissing
 from ..vault.secrets import SecretStore
@@ -27,6 +26,7 @@ from ..wire.connections import ALONE, is_certain, keep, peer_of
 from ..wire.retry_after import parse_retry_after
 from ..wire.trace import Trace
 from .deliveries import LastAnswer
+from .messages import SIGNATURE, unsigned_headers
 
 log = structlog.get_logger(__name__)
 
@@ -156,11 +156,8 @@ class WebhookClient:
     ) -> dict[str, str]:
         text = body.decode()
         secrets = [await self._secrets.get(ref, secret_id) for secret_id in webhook.secret_ids(at)]
-        return {
-            "Content-Type": "application/json",
-            "webhook-id": name,
-            "webhook-timestamp": str(whole_seconds(at)),
-            "webhook-signature": " ".join(Webhook(secret).sign(name, at, text) for secret in secrets),
+        return unsigned_headers(name, at) | {
+            SIGNATURE: " ".join(Webhook(secret).sign(name, at, text) for secret in secrets)
         }
 
 

@@ -1,20 +1,21 @@
 """Deliveries of webhooks, sent and to be sent: one record for each, in the `deliveries` bucket.
 
     waiting.<owner>.<webhook>.<id>    to be sent, for the first time or again
-    done.<owner>.<webhook>.<id>       delivered, or given up
+    done.<owner>.<webhook>.<id>       delivered
+    failed.<owner>.<webhook>.<id>     given up; earlier versions kept it under `done`
     position.<owner>.<webhook>        sequence in TASKS up to which every event to be sent has its delivery
     replaced.<owner>.<webhook>        `after` of the webhook if it was in a log that is gone: the position counts alone
     pause.<owner>.<webhook>           until when nothing is sent; a worker that takes over keeps to it
 
 Authoritative: the log for what is to be sent, this bucket for what was. An id derives from the event, so creating a
-delivery twice creates one. A delivery that ends is written under `done`, then removed from `waiting`; after a crash
-between the two, the key with the later revision counts.
+delivery twice creates one. A delivery that ends is written under `done` or `failed`, then removed from `waiting`;
+after a crash between the two, the key with the later revision counts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -25,15 +26,25 @@ from msgspec.structs import replace
 from ..commands.webhook import Registered
 from ..errors import Conflict, NotFound
 from ..events.ids import WebhookRef
-from ..streams.buckets import Bucket, BucketEntry
+from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import Position, read_backwards
+from ..streams.jetstream.messages import Position, read_backwards, read_some, read_with_rest
 
 log = structlog.get_logger(__name__)
 
 LONGEST_WALK = 20_000
 """Records that one page may search."""
+MOST_TRIES_KEPT = 20
+"""Tries of one delivery that are kept: the first one and the latest."""
+MOST_LOOKED_AT = 4_000
+"""Waiting records of one webhook that are counted, those sent in the last minute included."""
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""How far the clock of the process that wrote a record may be ahead of NATS'."""
+SHORT_MARKER = "1s"
+"""How long the marker of a removed key counts as a record. Nothing watches keys of ENDED."""
+ENDED: tuple[str, ...] = ("done", "failed")
+"""Keys of deliveries that have ended."""
 
 DeliveryStatus = Literal["waiting", "delivered", "failed"]
 
@@ -71,6 +82,8 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When it is tried next; None: it has ended."""
     ended_at: datetime | None = None
     last: LastAnswer | None = None
+    earlier: tuple[LastAnswer, ...] = ()
+    """The tries before the last one, oldest first; of more than MOST_TRIES_KEPT the first and the latest."""
     asked_at: datetime | None = None
     """When it was last repeated by hand."""
     paused_since: datetime | None = None
@@ -82,6 +95,11 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.asked_at or self.created_at
 
     @property
+    def kept_tries(self) -> tuple[LastAnswer, ...]:
+        """The tries that are kept, oldest first, the last one included."""
+        return self.earlier if self.last is None else (*self.earlier, self.last)
+
+    @property
     def message_id(self) -> str:
         """The `webhook-id`: the same for each try."""
         return f"msg_{self.id}"
@@ -89,11 +107,13 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def tried(self, answer: LastAnswer, next_at: datetime | None) -> WebhookDelivery:
         """Return the delivery after one more try; `next_at`: when the next one follows, None: none does."""
         ended: DeliveryStatus = "failed" if answer.error else "delivered"
+        kept = self.kept_tries
         return replace(
             self,
             attempts=self.attempts + 1,
             tries=self.tries + 1,
             last=answer,
+            earlier=kept if len(kept) < MOST_TRIES_KEPT else (kept[0], *kept[2:]),
             next_at=next_at,
             status="waiting" if next_at else ended,
             ended_at=None if next_at else answer.at,
@@ -141,6 +161,18 @@ class ListedDeliveries(NamedTuple):
     """Revision before which the next page begins; None after the last page."""
 
 
+class DeliveryCounts(NamedTuple):
+    """How many deliveries of a webhook are kept."""
+
+    waiting: int
+    delivered: int
+    failed: int
+    waiting_since: datetime | None
+    """When the oldest that waits was created, or last repeated by hand; None: none waits."""
+    capped: bool
+    """True if there are too many records to tell those that wait from those sent in the last minute."""
+
+
 class StoredDelivery(NamedTuple):
     """A waiting delivery, with the revision of its record."""
 
@@ -161,7 +193,7 @@ class DeliveryStore:
 
     async def make(self, ref: WebhookRef, delivery: WebhookDelivery, *, maybe_made: bool) -> None:
         """Create a delivery. Does nothing if it exists; `maybe_made`: it may, so also look among those done."""
-        if maybe_made and await self.bucket.get(_key("done", ref, delivery.id)) is not None:
+        if maybe_made and await self._ended(ref, delivery.id) is not None:
             return
         try:
             await self.bucket.put(_key("waiting", ref, delivery.id), _encode(delivery), expected=0, headers=self._kept)
@@ -174,8 +206,8 @@ class DeliveryStore:
         entry = await self.bucket.get(key)
         if entry is None:
             return None
-        done = await self.bucket.get(_key("done", ref, delivery_id))
-        if done is not None and done.revision > entry.revision:
+        ended = await self._ended(ref, delivery_id)
+        if ended is not None and ended.revision > entry.revision:
             await self._remove(key, entry.revision)
             return None
         delivery = _read_delivery(entry.value, key)
@@ -185,7 +217,8 @@ class DeliveryStore:
         """Record a try. A delivery that was repeated by hand meanwhile goes on waiting."""
         key = _key("waiting", ref, after.id)
         if after.status != "waiting":
-            await self.bucket.put(_key("done", ref, after.id), _encode(after), headers=self._kept)
+            kind = "failed" if after.status == "failed" else "done"
+            await self.bucket.put(_key(kind, ref, after.id), _encode(after), headers=self._kept)
             await self._remove(key, held.revision)
             return
         try:
@@ -203,7 +236,9 @@ class DeliveryStore:
                 await self.bucket.put(key, _encode(again), expected=entry.revision if entry else 0, headers=self._kept)
             except Conflict:
                 continue
-            await self.bucket.delete(_key("done", ref, delivery_id))
+            for kind in ENDED:
+                if await self.bucket.get(_key(kind, ref, delivery_id)) is not None:
+                    await self.bucket.put_many([Write(_key(kind, ref, delivery_id), None, marker_ttl=SHORT_MARKER)])
             return again
 
     async def get(self, ref: WebhookRef, delivery_id: str) -> WebhookDelivery:
@@ -211,32 +246,69 @@ class DeliveryStore:
         return await self._find(ref, delivery_id)
 
     async def page(
-        self, ref: WebhookRef, status: DeliveryStatus | None, limit: int, before: int | None = None
+        self,
+        ref: WebhookRef,
+        status: DeliveryStatus | None,
+        limit: int,
+        before: int | None = None,
+        *,
+        since: datetime | None = None,
     ) -> ListedDeliveries:
-        """Return up to `limit` deliveries changed before the revision `before`, last changed first."""
+        """Return up to `limit` deliveries changed before the revision `before`, last changed first.
+
+        `since`: only those created at or after this instant.
+        """
         state = (await api(self._reading, f"STREAM.INFO.{self.bucket.stream}"))["state"]
         oldest, upper = int(state["first_seq"]), int(state["last_seq"]) + 1
         upper = min(upper, before or upper)
-        found: dict[str, WebhookDelivery] = {}
-        walked = 0
         subject = f"$KV.{self.bucket.name}.*.{ref.owner}.{ref.unique}.*"
+        if since is not None:
+            start = since - CLOCKS_DIFFER
+            first = await read_some(self._reading, self.bucket.stream, subject, 1, 1, start_time=start)
+            oldest = max(oldest, first[0].sequence if first else upper)
+        found: list[WebhookDelivery] = []
+        seen: set[str] = set()
+        walked = 0
         steps = read_backwards(self._reading, self.bucket.stream, subject, oldest, upper, limit)
         async with contextlib.aclosing(steps):
             async for positions, lower in steps:
                 for position in positions:
                     delivery = _read_delivery(position.data, position.subject) if position.data else None
-                    if delivery is None or (status and delivery.status != status) or delivery.id in found:
+                    if delivery is None or delivery.id in seen:
                         continue
-                    found[delivery.id] = delivery
+                    seen.add(delivery.id)
+                    if (status and delivery.status != status) or (since and delivery.created_at < since):
+                        continue
+                    found.append(delivery)
                     if len(found) == limit:
-                        return ListedDeliveries(
-                            list(found.values()), position.sequence if position.sequence > oldest else None
-                        )
+                        return ListedDeliveries(found, position.sequence if position.sequence > oldest else None)
                 upper = lower
                 walked += len(positions)
                 if walked >= LONGEST_WALK:
                     break
-        return ListedDeliveries(list(found.values()), upper if upper > oldest else None)
+        return ListedDeliveries(found, upper if upper > oldest else None)
+
+    async def counts(self, ref: WebhookRef) -> DeliveryCounts:
+        """Return how many deliveries of a webhook are kept, by status."""
+        ended = [await self._count(kind, ref) for kind in ENDED]
+        subject = f"$KV.{self.bucket.name}.{_key('waiting', ref, '*')}"
+        looked: list[Position] = []
+        start, capped = 1, False
+        while batch := await read_some(self._reading, self.bucket.stream, subject, start):
+            looked += batch
+            start = batch[-1].sequence + 1
+            if len(looked) >= MOST_LOOKED_AT:
+                capped = True
+                break
+        waiting = [found for one in looked if one.data and (found := _read_delivery(one.data, one.subject)) is not None]
+        since = min((delivery.sendable_since for delivery in waiting), default=None)
+        return DeliveryCounts(len(waiting), ended[0], ended[1], since, capped)
+
+    async def _count(self, kind: str, ref: WebhookRef) -> int:
+        """Return the number of keys of a kind; those removed in the last SHORT_MARKER may be counted."""
+        subject = f"$KV.{self.bucket.name}.{_key(kind, ref, '*')}"
+        first, rest = await read_with_rest(self._reading, self.bucket.stream, subject, 1)
+        return 0 if first is None else 1 + rest
 
     async def position(self, ref: WebhookRef) -> int:
         """Return the sequence up to which every event to be sent has its delivery; 0 if none is recorded."""
@@ -290,12 +362,17 @@ class DeliveryStore:
         await self.bucket.delete(_replaced_key(ref))
 
     async def _find(self, ref: WebhookRef, delivery_id: str) -> WebhookDelivery:
-        entries = [await self.bucket.get(_key(kind, ref, delivery_id)) for kind in ("waiting", "done")]
+        entries = [await self.bucket.get(_key(kind, ref, delivery_id)) for kind in ("waiting", *ENDED)]
         present: list[BucketEntry] = [entry for entry in entries if entry is not None]
         for entry in sorted(present, key=lambda entry: entry.revision, reverse=True):
             if (delivery := _read_delivery(entry.value, entry.key)) is not None:
                 return delivery
         raise NotFound("delivery", delivery_id)
+
+    async def _ended(self, ref: WebhookRef, delivery_id: str) -> BucketEntry | None:
+        """Return the record of a delivery that has ended, the later one of two; None if there is none."""
+        entries = [await self.bucket.get(_key(kind, ref, delivery_id)) for kind in ENDED]
+        return max((one for one in entries if one is not None), key=lambda one: one.revision, default=None)
 
     async def _remove(self, key: str, revision: int) -> None:
         """Remove a waiting delivery, unless it was repeated meanwhile."""

@@ -12,14 +12,12 @@ it, so a worker that takes over sends nothing either.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ..clock import jitter, utc_now
@@ -33,7 +31,6 @@ from ..instants import iso
 from ..push.feed import FeedPosition, Feeds
 from ..push.listeners import Scope
 from ..push.live import LiveReport, Seen
-from ..push.pushed_event import encoded
 from ..push.subscription_filter import TaskAttributeReader
 from ..push.updates import LoggedEvent
 from ..runtime import metrics
@@ -41,16 +38,15 @@ from ..runtime.metrics import labelled
 from ..runtime.service import Service
 from ..settings import Settings
 from ..streams.client.connection import Connection
-from ..streams.jetstream.api import ApiError, api
-from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence_of_most
+from ..streams.jetstream.messages import last_sequence_of_most
 from ..streams.tail import Tail
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import read_extent
 from ..vault.result_links import ResultLinks
 from ..vault.secrets import SecretStore
-from ..wire.trace import Trace
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery, WebhookPause
+from .messages import message_body, message_trace
 
 log = structlog.get_logger(__name__)
 
@@ -93,12 +89,6 @@ class DeliveryTools(Struct, frozen=True, kw_only=True):
     task_attributes: TaskAttributeReader
     links: ResultLinks
     client: WebhookClient
-
-
-class _Body(Struct):
-    type: str
-    timestamp: str
-    data: Raw
 
 
 class DeliveryLoop(Service):
@@ -306,7 +296,7 @@ class DeliveryLoop(Service):
 
     async def _deliver(self, held: StoredDelivery) -> None:
         tools, delivery, webhook = self._tools, held.delivery, self._webhook
-        body = await self._body(delivery)
+        body = await message_body(tools.reading, tools.links, self._ref, delivery)
         if not self._may_send():
             self._again(delivery.id, TRY_AGAIN)
             return
@@ -316,7 +306,8 @@ class DeliveryLoop(Service):
         if self._pause_seconds() > 0:  # since this began
             self._again(delivery.id, timedelta(0))
             return
-        outcome = await tools.client.send(self._ref, webhook, delivery.message_id, body, await self._trace(delivery))
+        trace = await message_trace(tools.task_attributes, delivery)
+        outcome = await tools.client.send(self._ref, webhook, delivery.message_id, body, trace)
         if outcome.is_ours:
             log.warning("delivery.not-sent", delivery=delivery.id, reason=outcome.answer.error)
             self._again(delivery.id, TRY_AGAIN)
@@ -330,15 +321,6 @@ class DeliveryLoop(Service):
         after = delivery.tried(outcome.answer, self._next_at(delivery, outcome))
         _measure(outcome, after)
         await self._record(held, after)
-
-    async def _trace(self, delivery: WebhookDelivery) -> Trace:
-        """Return the request that submitted the task of a delivery. Raises StoreUnavailable."""
-        if not delivery.task_id:
-            return Trace()
-        try:
-            return (await self._tools.task_attributes.facts(parse_task_id(delivery.task_id))).trace
-        except UnreadableEvent:
-            return Trace()  # its submission only: what is to be sent can be read
 
     # Pauses
 
@@ -422,22 +404,6 @@ class DeliveryLoop(Service):
                 await asyncio.sleep(TRY_AGAIN.total_seconds())
             else:
                 return
-
-    async def _body(self, delivery: WebhookDelivery) -> bytes | None:
-        """Return the body, the same for each try; None if the log no longer has the event."""
-        if not delivery.sequence:
-            data = msgspec.json.encode({"webhookId": self._ref.id, "deliveryId": delivery.id})
-        else:
-            try:
-                answer = await api(self._tools.reading, f"STREAM.MSG.GET.{TASKS}", {"seq": delivery.sequence})
-            except ApiError as error:
-                if error.code == NO_MESSAGE_FOUND:
-                    return None
-                raise
-            message = answer["message"]
-            stored = Position(delivery.sequence, message["subject"], base64.b64decode(message["data"]))
-            data = encoded(LoggedEvent(stored), self._tools.links)
-        return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
 
 
 def _gave_up(since: datetime) -> str:

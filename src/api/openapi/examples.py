@@ -83,6 +83,9 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
             value={"url": "https://example.org/hooks/tasks", "events": ["ended"], "description": "billing"},
         )
     },
+    "ResendBody": {
+        "failed": Example(summary="How many failed in the last day?", value={"since": "1d", "dryRun": True}),
+    },
     "WebhookChange": {"enable": Example(summary="Enable it again", value={"active": True})},
     "ServerPatch": {
         "limit": Example(summary="More tasks at once", value={"maxConcurrent": 8}),

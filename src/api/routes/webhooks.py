@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from ...clock import random_bits, utc_now
 from ...commands.webhook import ChangeWebhook, DeleteWebhook, Registered, RegisterWebhook, RotateSecret
 from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken
-from ...events.ids import WebhookRef, delivery_id, is_delivery_id, new_webhook_ref, owner_token, parse_webhook_id
+from ...events.ids import WebhookRef, new_webhook_ref, owner_token, parse_webhook_id
 from ...events.subjects import TASK_SUBJECTS, webhook_registrations_filter
 from ...events.webhook import WebhookRegistered, WebhookSettings
 from ...instants import optional_milliseconds
@@ -23,63 +24,27 @@ from ...streams.jetstream.messages import last_sequence, last_sequence_of_most
 from ...streams.log import Guard
 from ...streams.topology.definitions import TASKS, WEBHOOKS
 from ...vault.secrets import new_signing_secret
-from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_owner, origin, owned_ref
+from ...webhooks.figures import WebhookFigures
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
 from ..bodies import read_as
-from ..parameters import (
-    Cursor,
-    DeliveryId,
-    Limit,
-    Owner,
-    WebhookId,
-    next_cursor,
-    page_of,
-    read_cursor,
-    read_id_cursor,
-    selected_owner,
-)
+from ..parameters import Cursor, Limit, Owner, WebhookId, page_of, read_id_cursor, selected_owner
 from ..routing import RouteHandler, Routes
 from ..schemas.shared import DoneAnswer
 from ..schemas.webhooks import (
-    DeliveryPage,
-    DeliverySummary,
     WebhookBody,
     WebhookChange,
     WebhookPage,
     WebhookSecret,
     WebhookSummary,
-    delivery_summary,
     kinds_of,
     webhook_summary,
 )
+from .deliveries import add_deliveries, figures_of, find_webhook, paused_until, registered
 
 MOST_PER_OWNER = 100
-
-
-STATUSES: tuple[DeliveryStatus, ...] = ("waiting", "delivered", "failed")
-
-
-async def find_webhook(
-    container: Container, request: ApiRequest, webhook_id: str, *roles: str
-) -> tuple[WebhookRef, Registered]:
-    """Return a webhook that the caller owns, or may reach by role. Raises NotFound and Forbidden."""
-    ref = parse_webhook_id(webhook_id)
-    check_owner(request.user, ref, "webhook", *roles)
-    return ref, _registered((await container.commands.webhooks.load(ref)).state, ref)
-
-
-async def find_active(container: Container, request: ApiRequest, webhook_id: str) -> tuple[WebhookRef, Registered]:
-    """Return a webhook that the caller may change and that sends events. Raises RuleBroken if it is not active."""
-    ref, webhook = await find_webhook(container, request, webhook_id, "admin")
-    if not webhook.active:
-        raise RuleBroken("this webhook is not active and sends nothing; set `active` to true first")
-    return ref, webhook
-
-
-async def paused_until(container: Container, ref: WebhookRef, webhook: Registered) -> datetime | None:
-    """Return when a webhook's present pause ends; None if it is not paused."""
-    pause = await container.deliveries.pause(ref)
-    return pause.until_now(webhook, utc_now()) if pause is not None else None
+COUNTED_AT_ONCE = 8
+"""Webhooks of a list whose figures are read at a time."""
+Counts = Annotated[bool, QueryParameter(description="True: with `counts` and `lagSeconds` of each")]
 
 
 async def room_of(container: Container, owner: str) -> Guard:
@@ -102,10 +67,37 @@ async def sequence_before(container: Container, request: ApiRequest, task_id: st
     return history[0].sequence - 1
 
 
-def _registered(state: object, ref: WebhookRef) -> Registered:
-    if not isinstance(state, Registered):
-        raise NotFound("webhook", ref.id)
-    return state
+async def _figures_of_each(
+    container: Container, webhooks: Mapping[WebhookRef, Registered]
+) -> dict[WebhookRef, WebhookFigures]:
+    """Return the figures of webhooks, COUNTED_AT_ONCE read at a time."""
+    found: dict[WebhookRef, WebhookFigures] = {}
+    pending = iter(webhooks.items())
+
+    async def count() -> None:
+        for ref, webhook in pending:
+            found[ref] = await figures_of(container, ref, webhook)
+
+    await asyncio.gather(*(count() for _ in range(COUNTED_AT_ONCE)))
+    return found
+
+
+async def _page(container: Container, of: str | None, limit: int, cursor: str | None, *, counts: bool) -> WebhookPage:
+    """Return a page of the webhooks of an owner (a token; None: of all), newest first."""
+    found = dict((await load_webhooks(container.reading, of)).registered())
+    pauses, now = await container.deliveries.pauses(of), utc_now()
+    shown, following = page_of((ref.id for ref in found), limit, cursor, newest_first=True)
+    refs = [parse_webhook_id(webhook_id) for webhook_id in shown]
+    figures = await _figures_of_each(container, {ref: found[ref] for ref in refs}) if counts else {}
+    return WebhookPage(
+        webhooks=[
+            webhook_summary(
+                found[ref], pauses[ref].until_now(found[ref], now) if ref in pauses else None, figures.get(ref)
+            )
+            for ref in refs
+        ],
+        next_cursor=following,
+    )
 
 
 def _with_secret(webhook: Registered, secret: str) -> WebhookSecret:
@@ -114,15 +106,6 @@ def _with_secret(webhook: Registered, secret: str) -> WebhookSecret:
         secret=secret,
         previous_until=optional_milliseconds(webhook.previous_until),
     )
-
-
-def _checked_status(status: str | None) -> DeliveryStatus | None:
-    if not status:
-        return None
-    for known in STATUSES:
-        if status == known:
-            return known
-    raise InvalidInput(f"must be one of {', '.join(STATUSES)}; given: {status[:64]!r}", "status")
 
 
 async def change(
@@ -144,13 +127,7 @@ async def change(
     else:
         size = len(msgspec.json.encode(body)) + len(webhook.settings.description)
         handled = await container.submissions.store(OF_WEBHOOKS, ref.owner, size, handle)
-    return _registered(handled.known.state, ref)
-
-
-def _checked_delivery_id(text: str) -> str:
-    if not is_delivery_id(text):
-        raise NotFound("delivery", text)
-    return text
+    return registered(handled.known.state, ref)
 
 
 def webhook_routes(container: Container) -> list[RouteHandler]:
@@ -197,30 +174,22 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
         room = partial(room_of, container, owner)
         handle = partial(commands.webhooks.handle, ref, command, room=room, **origin(request))
         handled = await container.submissions.store(OF_WEBHOOKS, owner, len(msgspec.json.encode(body)), handle)
-        return _with_secret(_registered(handled.known.state, ref), secret)
+        return _with_secret(registered(handled.known.state, ref), secret)
 
     @routes.get("/", "List webhooks", "A page of webhooks, newest first")
     async def list_webhooks(
-        request: ApiRequest, owner: Owner = None, limit: Limit = 50, cursor: Cursor = None
+        request: ApiRequest, owner: Owner = None, counts: Counts = False, limit: Limit = 50, cursor: Cursor = None
     ) -> WebhookPage:
-        """List webhooks, newest first."""
+        """List webhooks, newest first. With `counts=true` each has its `counts` and `lagSeconds`."""
         of = selected_owner(request.user, owner, "list")
-        found = dict((await load_webhooks(container.reading, of)).registered())
-        pauses, now = await container.deliveries.pauses(of), utc_now()
-        shown, following = page_of((ref.id for ref in found), limit, read_id_cursor(cursor), newest_first=True)
-        return WebhookPage(
-            webhooks=[
-                webhook_summary(found[ref], pauses[ref].until_now(found[ref], now) if ref in pauses else None)
-                for ref in map(parse_webhook_id, shown)
-            ],
-            next_cursor=following,
-        )
+        return await _page(container, of, limit, read_id_cursor(cursor), counts=counts)
 
     @routes.get("/{webhook_id:str}", "Read a webhook", "The webhook's present state")
     async def get_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
         """Return a webhook; `disabledReason` says why it is not active, `pausedUntil` how long nothing is sent."""
         ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
-        return webhook_summary(webhook, await paused_until(container, ref, webhook))
+        figures = await figures_of(container, ref, webhook)
+        return webhook_summary(webhook, await paused_until(container, ref, webhook), figures)
 
     @routes.patch(
         "/{webhook_id:str}", "Change a webhook", "The webhook's present state", body=WebhookChange, fails={429}
@@ -253,62 +222,7 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
         command = RotateSecret(secret_id=await secrets.put(ref, secret))
         handle = partial(commands.webhooks.handle, ref, command, **origin(request))
         handled = await container.submissions.store(OF_WEBHOOKS, ref.owner, 0, handle)
-        return _with_secret(_registered(handled.known.state, ref), secret)
+        return _with_secret(registered(handled.known.state, ref), secret)
 
-    _add_deliveries(routes, container)
+    add_deliveries(routes, container)
     return routes.handlers
-
-
-def _add_deliveries(routes: Routes, container: Container) -> None:
-    deliveries = container.deliveries
-
-    @routes.post("/{webhook_id:str}/test", "Send a test", "The delivery, which is sent now", fails={409, 429})
-    async def send_test(request: ApiRequest, webhook_id: WebhookId) -> DeliverySummary:
-        """Send a message of type `webhook.test`, delivered like any other: during a pause, when it ends."""
-        ref, webhook = await find_active(container, request, webhook_id)
-        await container.submissions.check_bytes(ref.owner)
-        now = utc_now()
-        delivery = WebhookDelivery(
-            id=delivery_id(ref, random_bits(64), now), type="webhook.test", created_at=now, next_at=now
-        )
-        await deliveries.make(ref, delivery, maybe_made=False)
-        return delivery_summary(delivery, await paused_until(container, ref, webhook))
-
-    @routes.get("/{webhook_id:str}/deliveries", "List deliveries", "A page of deliveries, the last changed first")
-    async def list_deliveries(
-        request: ApiRequest,
-        webhook_id: WebhookId,
-        status: Annotated[str | None, QueryParameter(description="waiting, delivered or failed")] = None,
-        limit: Limit = 50,
-        cursor: Cursor = None,
-    ) -> DeliveryPage:
-        """List the deliveries of a webhook, sent and not yet sent. A page with a `nextCursor` may be short."""
-        ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
-        page = await deliveries.page(ref, _checked_status(status), limit, read_cursor(cursor))
-        until = await paused_until(container, ref, webhook)
-        return DeliveryPage(
-            deliveries=[delivery_summary(delivery, until) for delivery in page.deliveries],
-            next_cursor=next_cursor(page.cursor),
-        )
-
-    @routes.get("/{webhook_id:str}/deliveries/{delivery_id:str}", "Read a delivery", "The delivery's present state")
-    async def get_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
-        """Return a delivery and the outcome of its last attempt."""
-        ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
-        delivery = await deliveries.get(ref, _checked_delivery_id(delivery_id))
-        return delivery_summary(delivery, await paused_until(container, ref, webhook))
-
-    @routes.post(
-        "/{webhook_id:str}/deliveries/{delivery_id:str}/retry",
-        "Send a delivery again",
-        "The delivery, which is sent again now",
-        fails={409},
-    )
-    async def retry_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
-        """Send a delivery now, whatever its status, with the same `webhook-id` and a fresh budget of attempts.
-
-        During a pause of the webhook it is sent when the pause ends.
-        """
-        ref, webhook = await find_active(container, request, webhook_id)
-        delivery = await deliveries.ask_again(ref, _checked_delivery_id(delivery_id), utc_now())
-        return delivery_summary(delivery, await paused_until(container, ref, webhook))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -11,8 +11,13 @@ from ...commands.webhook import Registered
 from ...errors import InvalidInput
 from ...events.kinds import ATTEMPT_WORDS, ENDING_WORDS, LIVE_WORDS, TASK_WORDS
 from ...instants import milliseconds, optional_milliseconds
-from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
+from ...webhooks.deliveries import DeliveryStatus, LastAnswer, WebhookDelivery
+from ...webhooks.figures import WebhookFigures
+from ...webhooks.messages import SIGNATURE, TIMESTAMP, unsigned_headers
 from ...wire.addresses import MAX_URL
+from ...wire.connections import OWN_HEADERS
+from ...wire.fields import FilterInstant
+from ...wire.trace import Trace
 from .shared import Page
 from .types import TypeName
 
@@ -59,6 +64,18 @@ class WebhookChange(Struct, kw_only=True, rename="camel", forbid_unknown_fields=
     """True also enables a webhook that was disabled by a 410."""
 
 
+class WebhookCounts(Struct, kw_only=True, rename="camel"):
+    """How many deliveries of a webhook are kept, by status: each for a week."""
+
+    waiting: int
+    """At most 1,000; further events wait in the log."""
+    delivered: int
+    failed: int
+    """Given up: no more attempts."""
+    capped: bool
+    """True if there are too many records to count: then more may wait."""
+
+
 class WebhookSummary(Struct, kw_only=True, rename="camel"):
     """A webhook. Its secret is returned only when it is made."""
 
@@ -78,6 +95,10 @@ class WebhookSummary(Struct, kw_only=True, rename="camel"):
     """Nothing is sent until then: the receiver answered 429, or 503 with `Retry-After`. Null: not paused."""
     created_at: int
     updated_at: int
+    counts: WebhookCounts | None = None
+    """Null in a list without `counts=true`, and in answers to changes."""
+    lag_seconds: float | None = None
+    """Age of the oldest message still to be sent; 0 if there is none. Null: not counted, not known, or not active."""
 
 
 class WebhookSecret(Struct, kw_only=True, rename="camel"):
@@ -106,8 +127,12 @@ def kinds_of(names: list[str]) -> tuple[str, ...]:
     return tuple(word for word in TASK_WORDS if word in wanted)
 
 
-def webhook_summary(webhook: Registered, paused_until: datetime | None = None) -> WebhookSummary:
+def webhook_summary(
+    webhook: Registered, paused_until: datetime | None = None, figures: WebhookFigures | None = None
+) -> WebhookSummary:
     """Return a webhook as clients see it. `paused_until`: when its present pause ends, None for none."""
+    counts = figures.counts if figures is not None else None
+    lag = figures.lag if figures is not None else None
     settings = webhook.settings
     return WebhookSummary(
         id=webhook.webhook_id,
@@ -122,6 +147,12 @@ def webhook_summary(webhook: Registered, paused_until: datetime | None = None) -
         paused_until=optional_milliseconds(paused_until),
         created_at=milliseconds(webhook.created_at),
         updated_at=milliseconds(webhook.changed_at),
+        counts=None
+        if counts is None
+        else WebhookCounts(
+            waiting=counts.waiting, delivered=counts.delivered, failed=counts.failed, capped=counts.capped
+        ),
+        lag_seconds=None if lag is None else round(lag.total_seconds(), 3),
     )
 
 
@@ -129,7 +160,7 @@ def webhook_summary(webhook: Registered, paused_until: datetime | None = None) -
 
 
 class LastTry(Struct, kw_only=True, rename="camel"):
-    """The last attempt of a delivery."""
+    """One attempt of a delivery."""
 
     at: int
     status: int | None
@@ -163,6 +194,9 @@ class DeliverySummary(Struct, kw_only=True, rename="camel"):
     """The end of the pause it waits for; null: it waits for none."""
     ended_at: int | None
     last_attempt: LastTry | None
+    tries: list[LastTry]
+    """The attempts, oldest first, the last one included: the first and the latest 19. A delivery that was given up
+    without a call has that as its last one."""
 
 
 class DeliveryPage(Page, kw_only=True, rename="camel"):
@@ -190,13 +224,69 @@ def delivery_summary(delivery: WebhookDelivery, paused_until: datetime | None = 
         next_attempt_at=optional_milliseconds(next_at),
         paused_until=optional_milliseconds(paused_until),
         ended_at=optional_milliseconds(delivery.ended_at),
-        last_attempt=None
-        if last is None
-        else LastTry(
-            at=milliseconds(last.at),
-            status=last.status,
-            error=last.error or None,
-            body=last.public_body,
-            elapsed_ms=last.elapsed_ms,
-        ),
+        last_attempt=None if last is None else _try(last),
+        tries=[_try(answer) for answer in delivery.kept_tries],
     )
+
+
+def _try(answer: LastAnswer) -> LastTry:
+    return LastTry(
+        at=milliseconds(answer.at),
+        status=answer.status,
+        error=answer.error or None,
+        body=answer.public_body,
+        elapsed_ms=answer.elapsed_ms,
+    )
+
+
+class DeliveryMessage(Struct, kw_only=True, rename="camel"):
+    """A message as it is sent."""
+
+    method: str
+    url: str
+    """Where the webhook sends now."""
+    headers: dict[str, str]
+    """Those of the last try; without `webhook-timestamp` if there was none yet. The signature is not shown."""
+    body: str
+    """The JSON text, byte for byte the same in each try."""
+    size_bytes: int
+
+
+HIDDEN_SIGNATURE = "v1,(not shown)"
+
+
+def delivery_message(webhook: Registered, delivery: WebhookDelivery, trace: Trace, body: bytes) -> DeliveryMessage:
+    """Return the message of a delivery as clients see it."""
+    at = delivery.last.at if delivery.last is not None else None
+    headers = unsigned_headers(delivery.message_id, at or delivery.created_at)
+    if at is None:
+        del headers[TIMESTAMP]
+    return DeliveryMessage(
+        method="POST",
+        url=webhook.settings.url,
+        headers=OWN_HEADERS | trace.headers() | headers | {SIGNATURE: HIDDEN_SIGNATURE},
+        body=body.decode(),
+        size_bytes=len(body),
+    )
+
+
+class ResendBody(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Deliveries to send again."""
+
+    status: Literal["failed", "delivered"] = "failed"
+    since: FilterInstant | None = None
+    """Only those created at or after this: ISO 8601, milliseconds since the epoch, or a time ago, as in `1h`."""
+    before: FilterInstant | None = None
+    """Only those created before this."""
+    dry_run: bool = False
+    """Send nothing, and return how many match."""
+    cursor: str | None = None
+    """`nextCursor` of the previous answer, to continue with the same filter."""
+
+
+class ResendAnswer(Page, kw_only=True, rename="camel"):
+    """What was sent again. With a `nextCursor` more deliveries may match."""
+
+    dry_run: bool
+    """True if nothing was sent: `matched` would be."""
+    matched: int

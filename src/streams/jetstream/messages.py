@@ -89,9 +89,11 @@ async def last_position(connection: Connection, stream: str, filter_subject: str
     return await _message(connection, stream, {"last_by_subj": filter_subject})
 
 
-async def first_position(connection: Connection, stream: str, filter_subject: str) -> Position | None:
-    """Return the first message on a filter as the leader knows it, None if there is none."""
-    return await _message(connection, stream, {"seq": 1, "next_by_subj": filter_subject})
+async def first_position(
+    connection: Connection, stream: str, filter_subject: str, from_sequence: int = 1
+) -> Position | None:
+    """Return the first message on a filter from a sequence on as the leader knows it, None if there is none."""
+    return await _message(connection, stream, {"seq": from_sequence, "next_by_subj": filter_subject})
 
 
 async def position_at(connection: Connection, stream: str, sequence: int) -> Position | None:
