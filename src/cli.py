@@ -20,6 +20,10 @@ from .runtime.process import cores
 from .settings import InvalidSettings, Settings
 
 LONGEST_TTL = 100 * 366 * 86_400
+OPERATORS_COMMANDS = {
+    "tasks": "list, show and explain tasks",
+}
+"""Commands that speak to a running service, in `operator`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Whatever can go wrong outside of the program is one line on stderr; a traceback is a defect of the program.
     """
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(given[:1]).parse_args(given)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         status = run(options)
@@ -83,7 +88,8 @@ def _lifetime(value: str) -> int:
     return int(value)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(with_operators: Sequence[str] = tuple(OPERATORS_COMMANDS)) -> argparse.ArgumentParser:
+    """Return the parser. Of the operators' commands only those named have their options: `up` imports little."""
     parser = _Parser(prog="taskstream", description="Long tasks over plain HTTP, kept in an event log.")
     parser.add_argument("--version", action="version", version=f"taskstream {version('taskstream')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -161,6 +167,13 @@ def _parser() -> argparse.ArgumentParser:
         "seal all stored secrets with the newest key: then older keys can be removed",
     )
     _data_options(resealing, "reseal the secrets of", "this data folder; a service may run on it")
+
+    for noun, text in OPERATORS_COMMANDS.items():
+        speaking = commands.add_parser(noun, help=text, description=f"{text[:1].upper()}{text[1:]}.")
+        if noun in with_operators:
+            from .operator.parser import define  # noqa: PLC0415 - imports much more than `up` needs
+
+            define(noun, speaking)
     return parser
 
 

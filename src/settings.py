@@ -51,6 +51,14 @@ SECRET = Meta(extra={"secret": True})
 """Marks a setting whose value is never shown, and which can be the content of a file."""
 
 
+class OperatorSettings(Struct, frozen=True):
+    """Variables of the operators' commands, which may run far from the service. They are no settings of it."""
+
+    url: str | None = None
+    token: str | None = None
+    token_file: str | None = None
+
+
 class InvalidSettings(Exception):
     """A setting has a value the service cannot start with; the message names it and says what to do."""
 
@@ -436,6 +444,17 @@ def variables() -> set[str]:
     return {variable(field) for field in hints()} | {variable(field) + FILE for field in hints() if is_secret(field)}
 
 
+def operator_settings(environ: Mapping[str, str] = os.environ) -> OperatorSettings:
+    """Return where the service is and which token to send, as far as variables say so.
+
+    Raises InvalidSettings if there are two tokens.
+    """
+    found = {name: environ.get(variable(name), "").strip() or None for name in OperatorSettings.__struct_fields__}
+    if found["token"] and found["token_file"]:
+        raise InvalidSettings("TASKSTREAM_TOKEN and TASKSTREAM_TOKEN_FILE are both set: unset one of them")
+    return OperatorSettings(**found)
+
+
 def environment_of_nats_server(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of an embedded nats-server: what sets up Go's runtime, and none of our settings."""
     return {name: environ[name] for name in ("GOGC", "GOMAXPROCS", "GOMEMLIMIT", "TZ") if name in environ}
@@ -443,7 +462,8 @@ def environment_of_nats_server(environ: Mapping[str, str] = os.environ) -> dict[
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return variables with our prefix that are not settings, usually typing errors."""
-    return sorted(name for name in environ if name.startswith(PREFIX) and name not in variables())
+    known = variables() | {variable(name) for name in OperatorSettings.__struct_fields__}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 
 def table() -> list[tuple[str, str, str]]:
