@@ -24,7 +24,7 @@ RENEW_BEFORE_SECONDS = 60
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what an API listens on, and where to find it
 
 
-class Access(Struct, frozen=True):
+class ServiceAccess(Struct, frozen=True):
     """An address and a source of tokens."""
 
     url: str
@@ -53,7 +53,7 @@ class Access(Struct, frozen=True):
         return isinstance(roles, list) and "admin" in roles
 
 
-def find_access(options: argparse.Namespace) -> Access:
+def find_access(options: argparse.Namespace) -> ServiceAccess:
     """Return the access that options, variables and settings name. Raises WrongUsage and InvalidSettings."""
     given = operator_settings()
     settings = _settings_or_none(given.token is not None or bool(options.token or given.token_file))
@@ -67,7 +67,7 @@ def find_access(options: argparse.Namespace) -> Access:
         host = ANY_HOST.get(host, host)
         url, url_from = f"http://{f'[{host}]' if ':' in host else host}:{port}", "the default"
     bearer, token_from, is_signed = _token(options, given.token, given.token_file, settings)
-    return Access(_checked(url, url_from), url_from, bearer, token_from, is_signed)
+    return ServiceAccess(_checked(url, url_from), url_from, bearer, token_from, is_signed)
 
 
 def _settings_or_none(has_token: bool) -> Settings | None:

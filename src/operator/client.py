@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from .access import Access, ProblemDocument, read_problem
+from .access import ProblemDocument, ServiceAccess, read_problem
 from .failures import EXIT_REFUSED, CommandFailed, ServiceRefused, Unreachable
 
 CONNECT_SECONDS = 10.0
@@ -30,7 +30,7 @@ PAGE = 200
 Query = Sequence[tuple[str, str]]
 
 
-class Answer(Struct, frozen=True):
+class ServiceAnswer(Struct, frozen=True):
     """The service's answer, which is not an error."""
 
     status: int
@@ -68,15 +68,15 @@ def path(*parts: str) -> str:
 class OperatorClient:
     """Calls of one command."""
 
-    def __init__(self, session: aiohttp.ClientSession, access: Access) -> None:
+    def __init__(self, session: aiohttp.ClientSession, access: ServiceAccess) -> None:
         self._session = session
         self.access = access
 
-    async def get(self, where: str, query: Query = ()) -> Answer:
+    async def get(self, where: str, query: Query = ()) -> ServiceAnswer:
         """Return the answer to a GET. Raises CommandFailed for every error, as all calls do."""
         return await self.call("GET", where, query)
 
-    async def send(self, method: str, where: str, body: Any = None, query: Query = (), **headers: str) -> Answer:
+    async def send(self, method: str, where: str, body: Any = None, query: Query = (), **headers: str) -> ServiceAnswer:
         """Send JSON, or bytes that are JSON; None: no body."""
         content = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -89,7 +89,7 @@ class OperatorClient:
         query: Query = (),
         content: bytes | None = None,
         headers: dict[str, str] | None = None,
-    ) -> Answer:
+    ) -> ServiceAnswer:
         """Make a call and return its answer."""
         with self._failures():
             async with self._request(method, where, query, content, headers or {}) as response:
@@ -97,9 +97,11 @@ class OperatorClient:
                 if response.status >= 300:
                     raise self._refusal(response, found)
                 named = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, named, found)
+                return ServiceAnswer(response.status, named, found)
 
-    async def pages(self, where: str, query: Query = (), limit: int | None = None) -> AsyncGenerator[Answer, None]:
+    async def pages(
+        self, where: str, query: Query = (), limit: int | None = None
+    ) -> AsyncGenerator[ServiceAnswer, None]:
         """Yield the pages of a list up to `limit` entries in all; None: all of it. The caller cuts the last page."""
         left = limit
         cursor: str | None = None
@@ -202,7 +204,7 @@ def no_token() -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_client(access: Access) -> AsyncIterator[OperatorClient]:
+async def open_client(access: ServiceAccess) -> AsyncIterator[OperatorClient]:
     """Yield a client for an access. Raises CommandFailed if there is no token."""
     if access.bearer() is None:
         raise CommandFailed(no_token(), EXIT_REFUSED)

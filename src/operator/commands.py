@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from ..api.auth.roles import ROLES
 from ..clock import utc_now
-from .access import Access, find_access
+from .access import ServiceAccess, find_access
 from .client import OperatorClient, Query, decode, open_client
 from .failures import CommandFailed
 from .output import Column, Output, TablePrinter
@@ -33,7 +33,7 @@ class OperatorSession:
         """When the command started."""
 
     @property
-    def access(self) -> Access:
+    def access(self) -> ServiceAccess:
         return self.client.access
 
     async def table(
