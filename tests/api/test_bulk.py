@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from taskstream.api.routes import bulk
+from taskstream.index import dead_letters
 from testkit.backend import BackendServer, status
 from testkit.queue_surface import MODEL
 from testkit.service import Answer, Client, Service
@@ -296,6 +297,63 @@ async def test_dead_letters_of_others_are_for_admins(service: Service, backend: 
     assert (await service.bob.post("/api/dead-letters/discard", {"filter": {"owner": "*"}})).status == 403
     assert (await service.admin.post("/api/dead-letters/discard", {"filter": {}})).status == 400
     assert tally(await service.admin.post("/api/dead-letters/discard", {"filter": {"owner": "*"}}))[1] == 2
+
+
+async def grouped(client: Client, query: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = await client.done("GET", f"/api/dead-letters/groups{query}")
+    return found
+
+
+async def test_dead_letters_are_grouped_by_the_error_that_selects_them(
+    service: Service, backend: BackendServer
+) -> None:
+    await service.admin.register(backend, "one", types=["default"])
+    rejected = await failed(service, backend, 400, 3)
+    [broken] = await failed(service, backend, 500)
+
+    found = await grouped(service.alice)
+
+    assert (found["count"], found["capped"], found["more"]) == (4, False, False)
+    first, second = found["groups"]
+    assert (first["kind"], first["count"], first["example"]["taskId"]) == ("rejected", 3, rejected[-1])
+    assert (second["kind"], second["kinds"], second["example"]["taskId"]) == ("error", {"error": 1}, broken)
+    assert (first["types"], first["servers"], sum(first["trend"])) == ({"default": 3}, {"one": 3}, 3)
+    assert first["shape"].startswith("the server answered <n>")
+    assert found["since"] <= first["first"] <= first["last"]
+    assert await letters(service.alice, f"?shape={second['value']}") == [(broken, "error")]
+    retried = {"filter": {"shape": first["value"]}, "dryRun": True}
+    assert tally(await service.alice.post("/api/dead-letters/retry", retried))[:2] == (3, 3)
+
+
+async def test_groups_of_dead_letters_take_the_filters_of_the_list(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "one", types=["default"])
+    ids = await failed(service, backend, 400, 2)
+    await failed(service, backend, 500)
+
+    assert (await grouped(service.alice, "?kind=rejected"))["count"] == 2
+    assert [each["value"] for each in (await grouped(service.alice, "?by=type"))["groups"]] == ["default"]
+    [server] = (await grouped(service.alice, "?by=server"))["groups"]
+    assert (server["value"], server["kind"], server["kinds"]) == ("one", None, {"rejected": 2, "error": 1})
+    assert (await grouped(service.bob))["groups"] == []
+    assert (await grouped(service.auditor))["count"] == 3
+    assert await service.bob.refusal("GET", "/api/dead-letters/groups?owner=alice") == (403, None)
+    assert await service.alice.refusal("GET", "/api/dead-letters/groups?by=owner") == (400, "by")
+    await service.alice.post("/api/dead-letters/discard", {"ids": ids})
+    assert (await grouped(service.alice))["count"] == 1
+
+
+async def test_the_last_dead_letters_are_counted_if_there_are_too_many(
+    service: Service, backend: BackendServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "COUNTED", 2)
+    await service.admin.register(backend, "one", types=["default"])
+    await failed(service, backend, 400)
+    await failed(service, backend, 500, 2)
+
+    found = await grouped(service.alice)
+
+    assert (found["count"], found["capped"]) == (2, True)
+    assert [each["kind"] for each in found["groups"]] == ["error"]
 
 
 async def test_only_failed_tasks_are_dead_letters(service: Service, backend: BackendServer) -> None:

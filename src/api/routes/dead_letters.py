@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated, get_args
 
 from litestar.di import NamedDependency
+from litestar.params import QueryParameter
 
+from ...clock import utc_now
 from ...container import Container
 from ...events.ids import TaskRef, owner_token
+from ...index.dead_letters import By as Grouping
+from ...index.dead_letters import group_dead_letters
 from ...projections.dead_letters import is_dead_letter
 from ..auth.access import ApiRequest
 from ..bodies import read_as
-from ..parameters import Cursor, Limit
+from ..parameters import Cursor, Limit, choice
 from ..routing import RouteHandler, Routes
-from ..schemas.bulk import BulkAnswer, DeadLetterPage, DeadLettersBody, TaskSelection
+from ..schemas.bulk import (
+    BulkAnswer,
+    DeadLetterGroupsAnswer,
+    DeadLetterPage,
+    DeadLettersBody,
+    TaskSelection,
+    dead_letter_groups,
+)
 from ..schemas.tasks import task_summary
 from ..task_actions import TaskAction, command_many
 from ..task_filter import FILTERED, SELECTED, FailedBefore, FailedSince, dead_letter_filter, read_place
 from .bulk import COUNTS, check_batch, find_tasks
 
+By = Annotated[
+    str, QueryParameter(description="What the groups have in common", schema_extra={"enum": list(get_args(Grouping))})
+]
 NO_DEAD_LETTER = "this is not a dead letter: it has not failed for good, or a retry could not help"
 
 
@@ -67,6 +82,34 @@ def dead_letter_routes(container: Container) -> list[RouteHandler]:
             dead_letters=[task_summary(listed, container.settings) for listed in page.tasks],
             next_cursor=page.cursor,
         )
+
+    @routes.get(
+        "/dead-letters/groups",
+        "Group dead letters",
+        "Groups of dead letters, the largest first",
+        fails={404},
+        dependencies=SELECTED,
+        opt=FILTERED,
+    )
+    async def group_letters(
+        request: ApiRequest,
+        selection: NamedDependency[TaskSelection],
+        by: By = "error",
+        since: FailedSince = None,
+        before: FailedBefore = None,
+    ) -> DeadLetterGroupsAnswer:
+        """Return dead letters in groups of the same error, type or server, with the times of their failures.
+
+        Texts of errors that differ only in numbers, ids, addresses, paths, quoted parts and durations are the same
+        error, as in `GET /api/errors`. The filters are those of the list. `value` of a group is the value of the filter
+        (`shape`, `type`, `server`) that selects it for a retry. The last 10,000 dead letters are counted.
+        """
+        wanted = dead_letter_filter(request.user, selection, "list", since=since, before=before)
+        await check_batch(container, wanted)
+        grouped_by: Grouping = choice(by, get_args(Grouping), "by") or "error"
+        question = partial(group_dead_letters, query=wanted, by=grouped_by, now=utc_now())
+        found = await container.index.run(question, owner_token(request.user.subject))
+        return dead_letter_groups(found, by_error=grouped_by == "error")
 
     @routes.post(
         "/dead-letters/retry", "Retry dead letters", COUNTS, body=DeadLettersBody, fails={404}, needs_body=True

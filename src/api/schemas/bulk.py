@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from ...events.task import FailureKind, Priority
+from ...index.dead_letters import DeadLetterGroup, DeadLetterGroups
 from ...index.facts import Hold
+from ...instants import from_microseconds, iso
 from ...projections.dead_letters import DeadLetterKind
 from ...projections.task_view import Status
 from ...submission.body import TaskIdText
@@ -139,7 +141,90 @@ class DeadLetterPage(Page, kw_only=True, rename="camel"):
     dead_letters: list[TaskSummary]
 
 
+class DeadLetterExample(Struct, kw_only=True, rename="camel"):
+    """A dead letter of a group."""
+
+    task_id: str
+    error: str
+
+
+class DeadLetterGroupInfo(Struct, kw_only=True, rename="camel"):
+    """Dead letters with the same error, of one type, or of one server."""
+
+    value: str
+    """The fingerprint (filter `shape`), the type or the server, as the list of dead letters is filtered by it. An empty
+    server: it was on none."""
+    kind: DeadLetterKind | None
+    """The kind of failure; null: there are several."""
+    shape: str | None
+    """The text of the errors, with placeholders such as `<n>` for what differs; null: they are not grouped by error."""
+    count: int
+    first: str
+    """When the first of them failed."""
+    last: str
+    kinds: dict[DeadLetterKind, int]
+    types: dict[str, int]
+    """The 20 with the most; so are servers."""
+    servers: dict[str, int]
+    trend: list[int]
+    """Failures in each step."""
+    example: DeadLetterExample
+    """The one that failed last."""
+
+
+class DeadLetterGroupsAnswer(Struct, kw_only=True, rename="camel"):
+    """Dead letters in groups, the largest first."""
+
+    groups: list[DeadLetterGroupInfo]
+    """At most 200."""
+    more: bool
+    """True: there are more groups."""
+    count: int
+    """Dead letters of all groups."""
+    capped: bool
+    """True: there are more; only the last ones, 10,000 at most, are counted."""
+    since: str
+    """When the first step of the trends begins; the last one is not over."""
+    step: int
+    """Seconds."""
+    as_of: int
+    """Sequence of the log that the groups reflect."""
+
+
 class DeadLettersBody(ManyTasks, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Dead letters, by ids or by a filter: exactly one of the two."""
 
     filter: DeadLettersFilter | None = None
+
+
+MOST_GROUPS = 200
+MOST_NAMES = 20
+
+
+def dead_letter_groups(found: DeadLetterGroups, *, by_error: bool) -> DeadLetterGroupsAnswer:
+    return DeadLetterGroupsAnswer(
+        groups=[_group(group, by_error=by_error) for group in found.groups[:MOST_GROUPS]],
+        more=len(found.groups) > MOST_GROUPS,
+        count=found.count,
+        capped=found.capped,
+        since=iso(found.start),
+        step=int(found.step.total_seconds()),
+        as_of=found.sequence,
+    )
+
+
+def _group(group: DeadLetterGroup, *, by_error: bool) -> DeadLetterGroupInfo:
+    kinds: dict[Any, int] = dict(group.kinds.most_common())
+    return DeadLetterGroupInfo(
+        value=group.value,
+        kind=next(iter(kinds)) if len(kinds) == 1 else None,
+        shape=group.shape if by_error else None,
+        count=group.count,
+        first=iso(from_microseconds(group.first)),
+        last=iso(from_microseconds(group.last)),
+        kinds=kinds,
+        types=dict(group.types.most_common(MOST_NAMES)),
+        servers=dict(group.servers.most_common(MOST_NAMES)),
+        trend=group.trend,
+        example=DeadLetterExample(task_id=group.example_task, error=group.example_text),
+    )
