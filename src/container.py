@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from .push.feed import Feeds
 from .push.hub import Hub
 from .push.open_streams import OpenStreams, Starts
 from .push.subscription_filter import TaskAttributeReader
+from .push.task_meters import TaskMeters
 from .runtime.service import Service, Services
 from .runtime.shared_reads import SharedReads
 from .runtime.siblings import Siblings
@@ -119,7 +121,6 @@ class Container:
         self.links = ResultLinks(settings.callback_base, self.token_sealer)
         self.secrets = SecretStore(self.buckets.secrets, Sealer.for_secrets(settings))
         self.deliveries = DeliveryStore(self.buckets.deliveries, reading, settings.delivery_retention)
-        self.commands.tasks.on_change = self._tidy_after
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks)
         self.batches = BatchReader(reading)
@@ -166,9 +167,16 @@ class Container:
         self.webhook_egress = EgressPolicy.for_webhooks(settings)
         self.draining = False
         """True once the process was asked to end: load balancers should send it nothing more."""
+        self.on_scrape: list[Callable[[Collection[str]], None]] = []
+        """Called with the names of all pools before the metrics are shown, to update those of this process."""
         self.siblings = Siblings()
         self.services = Services()
-        for connection in (appending, reading, consuming):
+        self._connect_parts()
+
+    def _connect_parts(self) -> None:
+        self.commands.tasks.on_change = self._tidy_after
+        self.commands.tasks.on_appended = TaskMeters(self.fleet).count
+        for connection in (self.appending, self.reading, self.consuming):
             connection.on_return(self.services.wake)
             connection.on_election(self.services.retry)
 

@@ -83,6 +83,8 @@ class Handler(Generic[K, S, C, E]):
         self._initial = initial
         self._decide = decide
         self._evolve = evolve
+        self.on_appended: Callable[[S, Sequence[Recorded[E]]], None] | None = None
+        """Called with the state before and the events that this process has appended to it, to count them."""
         self.on_change: Callable[[K, S, S], Awaitable[None]] | None = None
         """Called with the states before and after, once a command of `handle` has appended events. Not called after a
         crash. It raises no StoreError."""
@@ -199,6 +201,8 @@ class Handler(Generic[K, S, C, E]):
     def _handled(self, known: Known[S], recorded: Sequence[Recorded[E]], first: int) -> Handled[S, E]:
         """Return the outcome of events that were appended from the sequence `first` on."""
         state, sequence = known
+        if recorded and self.on_appended is not None:
+            self.on_appended(state, recorded)
         appended = []
         for place, entry in enumerate(recorded):
             state, sequence = self._evolve(state, entry), first + place

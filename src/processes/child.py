@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 import msgspec
 import uvloop
 
-from ..api.routes.system import metrics_text
+from ..api.scrape import metrics_text
 from ..container import Container, open_container
 from ..running import drain, running_api, running_worker, tune_memory
 from ..runtime import logs, metrics

@@ -6,18 +6,36 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
+MEDIA_TYPE = "text/plain; version=0.0.4"
+"""The one format that is served, whatever a client accepts; every Prometheus reads it. The server adds the charset."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter; Prometheus uses none
 REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
 _FAMILY = re.compile(r"(?m)^(?=# HELP )")
 _HEAD = re.compile(r"# HELP .*\n# TYPE .*\n")
 
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LONG_SECONDS = (*_SECONDS, 900, 3_600, 21_600, 86_400)
 
+build_info = Gauge(
+    "taskstream_build_info", "1; the version is in the labels", ["version", "python", "nats"], registry=REGISTRY
+)
 requests = Counter("taskstream_http_requests", "Requests answered", ["method", "route", "status"], registry=REGISTRY)
 request_seconds = Histogram(
     "taskstream_http_request_seconds", "Time to answer a request", ["route"], buckets=_SECONDS, registry=REGISTRY
@@ -30,11 +48,42 @@ connections_refused = Counter(
     registry=REGISTRY,
 )
 submitted = Counter("taskstream_tasks_submitted", "Tasks accepted", ["pool", "priority"], registry=REGISTRY)
-attempts = Counter("taskstream_attempts", "Attempts by outcome", ["server", "outcome"], registry=REGISTRY)
+task_start_seconds = Histogram(
+    "taskstream_task_start_seconds",
+    "Time from the submission of a task to the start of its first attempt",
+    ["pool"],
+    buckets=_LONG_SECONDS,
+    registry=REGISTRY,
+)
+task_end_seconds = Histogram(
+    "taskstream_task_end_seconds",
+    "Time from the submission of a task to its end",
+    ["pool"],
+    buckets=_LONG_SECONDS,
+    registry=REGISTRY,
+)
+ended = Counter(
+    "taskstream_tasks_ended",
+    "Ends of tasks by status and, of failed ones, by kind of failure",
+    ["pool", "status", "kind"],
+    registry=REGISTRY,
+)
+dead_letters = Gauge("taskstream_dead_letters", "Dead letters; 10,000: as many or more", registry=REGISTRY)
+attempts = Counter("taskstream_attempts", "Attempts by outcome", ["server", "outcome", "dialect"], registry=REGISTRY)
+attempts_reported = Counter(
+    "taskstream_attempts_reported",
+    "Outcomes of attempts that a server had accepted: reported by callback or puller, or overdue",
+    ["server", "outcome", "dialect"],
+    registry=REGISTRY,
+)
 attempt_seconds = Histogram(
     "taskstream_attempt_seconds", "Time a server took for an attempt", ["server"], buckets=_SECONDS, registry=REGISTRY
 )
 running = Gauge("taskstream_attempts_running", "Attempts that take a slot now", ["server"], registry=REGISTRY)
+slots = Gauge("taskstream_slots", "Slots of the servers of this worker by state", ["state"], registry=REGISTRY)
+pool_free_slots = Gauge(
+    "taskstream_pool_free_slots", "Slots of this worker's servers that are free for a pool", ["pool"], registry=REGISTRY
+)
 queue_returns = Counter("taskstream_queue_returns", "Queue messages nak'ed unplaced", ["reason"], registry=REGISTRY)
 queue_depth = Gauge(
     "taskstream_queue_depth",
@@ -54,6 +103,15 @@ queue_depth_age = Gauge(
     registry=REGISTRY,
 )
 servers = Gauge("taskstream_servers", "Registered servers by state", ["state"], registry=REGISTRY)
+server_online = Gauge(
+    "taskstream_server_online", "1 while a server of this worker is online, else 0", ["server"], registry=REGISTRY
+)
+server_circuit = Gauge(
+    "taskstream_server_circuit",
+    "State of the circuit breaker of a server of this worker: 1 for the present one, else 0",
+    ["server", "state"],
+    registry=REGISTRY,
+)
 servers_removed = Counter(
     "taskstream_servers_removed",
     "Removals of servers: offline (for too long), cleanup, deleted (by an admin)",
@@ -61,6 +119,11 @@ servers_removed = Counter(
     registry=REGISTRY,
 )
 servers_restored = Counter("taskstream_servers_restored", "Removed servers that were restored", registry=REGISTRY)
+scheduler_lag = Gauge(
+    "taskstream_scheduler_lag_events",
+    "Events of the log that the scheduler's last report to this process does not reflect",
+    registry=REGISTRY,
+)
 projection_lag = Gauge(
     "taskstream_projection_lag_events",
     "Events of the log that a projection does not reflect yet",
@@ -85,6 +148,23 @@ store_used = Gauge("taskstream_store_used_bytes", "Bytes used of the store's tig
 store_limit = Gauge("taskstream_store_limit_bytes", "The store's tightest limit; NaN: unknown", registry=REGISTRY)
 store_free = Gauge("taskstream_store_free_bytes", "Bytes free under that limit; NaN: unknown", registry=REGISTRY)
 store_accepting = Gauge("taskstream_store_accepting", "1 while the store takes new work, else 0", registry=REGISTRY)
+stream_messages = Gauge("taskstream_stream_messages", "Messages of a stream in NATS", ["stream"], registry=REGISTRY)
+stream_bytes = Gauge("taskstream_stream_bytes", "Bytes of a stream in NATS", ["stream"], registry=REGISTRY)
+disk_free = Gauge(
+    "taskstream_disk_free_bytes", "Bytes free on the disk of a folder: data, index", ["folder"], registry=REGISTRY
+)
+disk_size = Gauge("taskstream_disk_size_bytes", "Bytes of that disk", ["folder"], registry=REGISTRY)
+nats_connected = Gauge(
+    "taskstream_nats_connected", "1 while this process is connected to NATS, else 0", registry=REGISTRY
+)
+clock_difference = Gauge(
+    "taskstream_clock_difference_seconds",
+    "How far NATS' clock is ahead of that of this process; 0 if the time of a request explains it",
+    registry=REGISTRY,
+)
+processes_missing = Gauge(
+    "taskstream_processes_missing", "Other processes of the same `taskstream up` that do not run now", registry=REGISTRY
+)
 service_halted = Gauge(
     "taskstream_service_halted",
     "1 where a background service has stopped because it cannot read an event, else 0",
@@ -113,11 +193,22 @@ webhook_tries = Counter(
     registry=REGISTRY,
 )
 webhook_waiting = Gauge("taskstream_webhook_deliveries_waiting", "Webhook deliveries that wait", registry=REGISTRY)
+webhook_oldest_waiting = Gauge(
+    "taskstream_webhook_oldest_waiting_seconds",
+    "Age of the oldest webhook delivery that waits; 0: none waits",
+    registry=REGISTRY,
+)
+webhooks_disabled = Counter(
+    "taskstream_webhooks_disabled", "Webhooks disabled because their receivers answered 410", registry=REGISTRY
+)
+schedule_runs = Counter(
+    "taskstream_schedule_runs", "Runs of schedules by outcome: submitted, failed", ["outcome"], registry=REGISTRY
+)
 webhooks_paused = Gauge("taskstream_webhooks_paused", "Webhooks whose receivers asked for a pause", registry=REGISTRY)
 webhook_lag_seconds = Histogram(
     "taskstream_webhook_lag_seconds",
     "Time from an event to its delivery",
-    buckets=(*_SECONDS, 900, 3_600, 21_600, 86_400),
+    buckets=_LONG_SECONDS,
     registry=REGISTRY,
 )
 

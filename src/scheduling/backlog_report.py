@@ -41,6 +41,9 @@ class BacklogReport(Struct, frozen=True, kw_only=True):
     """Number of held tasks."""
     counted_at: float = 0.0
     """When `depths`, `oldest` and `held` were counted, seconds since the epoch; 0: they were not."""
+    seen: int = 0
+    """Sequence of the last event that the scheduler has read, whether or not it moves a task. 0: `as_of` is all that is
+    known."""
 
 
 encode = msgspec.json.Encoder().encode

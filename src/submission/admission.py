@@ -119,6 +119,11 @@ class Admission:
         counted_at = from_seconds(report.counted_at) if report.counted_at else None
         return QueueDepth(report.depths, report.oldest, report.held, counted_at)
 
+    @property
+    def reflected(self) -> int:
+        """Sequence of the last event that the last report reflects; 0: there was no report."""
+        return self._report.seen or self._report.as_of
+
     def held_back(self, pool: str) -> int:
         """Return how many tasks of a pool wait for space in their owner's window, as last reported."""
         return self._report.held_back.get(pool, 0)

@@ -155,6 +155,15 @@ class DeliveryLoop(Service):
         """How many deliveries wait, those being sent included."""
         return len(self._waiting) + len(self._sending)
 
+    @property
+    def oldest_seconds(self) -> float:
+        """Age of the oldest delivery that waits; 0 if none does, or the webhook is not active."""
+        if not self._webhook.active or not self.waiting:
+            return 0.0
+        now = utc_now()
+        since = (self._since.get(name, now) for name in (*self._waiting, *self._sending))
+        return max(0.0, (now - min(since)).total_seconds())
+
     def offer(self, name: str, at: datetime, since: datetime) -> None:
         """Schedule a delivery for an instant, at most the longest backoff from now (another clock may be wrong)."""
         longest = timedelta(seconds=self._tools.settings.webhook_retry_cap)
@@ -388,7 +397,8 @@ class DeliveryLoop(Service):
     async def _disable(self) -> None:
         with contextlib.suppress(Refused):  # deleted meanwhile
             command = DisableWebhook(reason="the receiver answered 410: it wants nothing more")
-            await self._tools.commands.webhooks.handle(self._ref, command, by=BY)
+            if (await self._tools.commands.webhooks.handle(self._ref, command, by=BY)).appended:
+                metrics.webhooks_disabled.inc()
 
     async def _record(self, held: StoredDelivery, after: WebhookDelivery) -> None:
         """Record a call, however long the store is away: an unrecorded delivery is sent again."""

@@ -87,6 +87,9 @@ class DeliveryLoops:
         """Secrets that no webhook used at the last sweep."""
         metrics.webhook_waiting.set_function(lambda: sum(loop.waiting for loop in self._loops.values()))
         metrics.webhooks_paused.set_function(lambda: sum(loop.is_paused for loop in self._loops.values()))
+        metrics.webhook_oldest_waiting.set_function(
+            lambda: max((loop.oldest_seconds for loop in self._loops.values()), default=0.0)
+        )
 
     @property
     def halted(self) -> dict[str, str]:
@@ -136,6 +139,7 @@ class DeliveryLoops:
         self._hub.end()
         metrics.webhook_waiting.set_function(lambda: 0)
         metrics.webhooks_paused.set_function(lambda: 0)
+        metrics.webhook_oldest_waiting.set_function(lambda: 0)
 
     def _used_by(self, ref: WebhookRef) -> set[str]:
         state = self._webhooks.state(ref)

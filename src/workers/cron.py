@@ -29,6 +29,8 @@ from ..events.ids import ScheduleRef, parse_task_id
 from ..events.schedule import Run
 from ..events.subjects import history_filter, task_root, timer_name, timers_filter
 from ..projections.schedules import load_schedules, schedule_refs
+from ..runtime import metrics
+from ..runtime.metrics import labelled
 from ..streams.client.connection import PayloadTooLarge
 from ..streams.jetstream.messages import last_sequence, list_subjects
 from ..streams.topology.definitions import TASKS, TIMERS
@@ -133,6 +135,8 @@ class Cron:
         """
         results = [(run, await self._submit_one(ref, state, run)) for run in runs]
         refused = [(run, error) for run, error in results if error is not None]
+        labelled(metrics.schedule_runs, "submitted").inc(len(results) - len(refused))
+        labelled(metrics.schedule_runs, "failed").inc(len(refused))
         if not refused:
             return known
         error = refused[0][1]

@@ -113,6 +113,8 @@ class Scheduler(Service):
         """Sequence of our last message on SCHEDULER_FENCE."""
         self._batch_size = LARGEST_BATCH
         self._as_of = 0
+        self._seen = 0
+        """Sequence of the last event that was read."""
         self._reported_as_of = -1
         self._started: Counter[str] = Counter()
         self._changed = asyncio.Event()
@@ -141,7 +143,7 @@ class Scheduler(Service):
         await self._take_fence()
         self._rules.observe({}, WINDOWS_SECONDS)
         self._held_tasks, self._counted_at = self._new_held_tasks(), 0.0
-        self._as_of = await projected(self._tasks_bucket)
+        self._as_of = self._seen = await projected(self._tasks_bucket)
         for task in sorted(await entered_tasks(self._tasks_bucket), key=lambda task: task.view.created_sequence):
             self._held_tasks.add(entry_of(task.ref, task.view), time.time())
         log.info("scheduler.started", active=len(self._held_tasks), fence=self._fence)
@@ -166,6 +168,8 @@ class Scheduler(Service):
                 self._apply(moves)
                 if not caught_up.is_set():
                     self._held_tasks.reread_unknown(task_ref(position.subject) for position in others)
+                if positions:
+                    self._seen = positions[-1].sequence
                 if is_end and not caught_up.is_set():
                     self._held_tasks.limiter.begin(time.time())
                     caught_up.set()
@@ -357,6 +361,7 @@ class Scheduler(Service):
             oldest=self._oldest,
             held=self._held,
             counted_at=self._counted_at,
+            seen=max(self._seen, self._as_of),
         )
         self._reported_as_of = report.as_of
         await self._connection.publish(SCHEDULER_BACKLOG, encode_report(report))

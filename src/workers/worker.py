@@ -72,6 +72,7 @@ class Worker:
             settings.circuit_cooldown,
         )
         self._assignment = ServerAssignment(container, members, slots)
+        container.on_scrape.append(slots.observe)
         self._runner = runner = AttemptRunner(container, members, slots, in_flight, backend)
         ended_tasks = EndedTasks()
         queues = Queues(container.consuming, settings, slots.freed.set)

@@ -72,6 +72,8 @@ async def test_the_attempts_token_reports_progress_and_the_end(service: Service,
     assert end["taskId"] == accepted["task_id"]
     assert end["taskDetails"]["status"] == "FINISHED"
     assert end["taskDetails"]["result"] == {"task_id": accepted["task_id"], **DONE}
+    page = str((await service.anonymous.get("/metrics")).body)
+    assert 'taskstream_attempts_reported_total{dialect="taskstream",outcome="succeeded",server="gpu"} ' in page
     history = await service.alice.history(accepted["task_id"])
     assert history[3]["custom_data"] == {"any": [1]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from testkit.backend import BackendServer
+from testkit.backend import BackendServer, echo, status
 from testkit.nats import NatsServer
 from testkit.service import Service, running_service
 from testkit.waiting import until_ok, wait_until
@@ -76,6 +76,38 @@ async def test_without_its_store_the_service_is_alive_and_not_ready(nats: NatsSe
         await until_ok(f"{service.url}/health/ready")
 
 
+async def test_metrics_have_one_format_whatever_a_client_accepts(api: Service) -> None:
+    for accepted in (
+        "*/*",
+        "application/openmetrics-text;version=1.0.0",
+        "application/vnd.google.protobuf",
+        "text/html",
+    ):
+        answer = await api.anonymous.get("/metrics", headers={"Accept": accepted})
+        assert answer.status == 200
+        assert answer.headers.getall("Content-Type") == ["text/plain; version=0.0.4; charset=utf-8"]
+
+
+async def test_metrics_count_dead_letters_and_no_other_failures(service: Service, backend: BackendServer) -> None:
+    backend.answer = status(400)
+    await service.admin.register(backend, "echo", types=["default"])
+    dead = await service.alice.submit({"a": 1})
+    await service.alice.ended(dead)
+    await service.alice.submit({"payload": 1, "dependsOn": [dead]})  # fails with its parent
+
+    async def is_counted() -> bool:
+        return "taskstream_dead_letters 1.0" in (await service.anonymous.get("/metrics")).body
+
+    await wait_until(is_counted, "the dead letter to be counted")
+    backend.answer = echo
+    await service.alice.done("POST", f"/api/task/{dead}/retry")
+
+    async def is_gone() -> bool:
+        return "taskstream_dead_letters 0.0" in (await service.anonymous.get("/metrics")).body
+
+    await wait_until(is_gone, "no dead letter to be counted")
+
+
 async def test_metrics_count_requests_tasks_attempts_and_what_waits(service: Service, backend: BackendServer) -> None:
     await service.admin.register(backend, "echo", types=["default"])
     await service.alice.ended(await service.alice.submit({"a": 1}))
@@ -84,7 +116,7 @@ async def test_metrics_count_requests_tasks_attempts_and_what_waits(service: Ser
 
     async def page() -> str:
         answer = await service.anonymous.get("/metrics")
-        assert answer.headers["Content-Type"].startswith("text/plain")
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         return str(answer.body)
 
     async def shows_the_queue() -> bool:
@@ -96,7 +128,21 @@ async def test_metrics_count_requests_tasks_attempts_and_what_waits(service: Ser
         'taskstream_http_requests_total{method="POST",route="/api/task",status="200"}',
         'taskstream_http_request_seconds_bucket{le="0.002",route="/api/task/{task_id}"}',
         'taskstream_tasks_submitted_total{pool="waiting",priority="high"}',
-        'taskstream_attempts_total{outcome="succeeded",server="echo"}',
+        'taskstream_attempts_total{dialect="taskstream",outcome="succeeded",server="echo"}',
+        'taskstream_tasks_ended_total{kind="",pool="default",status="finished"}',
+        'taskstream_task_start_seconds_count{pool="default"}',
+        'taskstream_task_end_seconds_bucket{le="86400.0",pool="default"}',
+        'taskstream_server_circuit{server="echo",state="closed"} 1.0',
+        'taskstream_server_online{server="echo"} 1.0',
+        'taskstream_slots{state="free"}',
+        'taskstream_pool_free_slots{pool="default"}',
+        'taskstream_stream_messages{stream="TASKS"}',
+        'taskstream_stream_bytes{stream="KV_tasks"}',
+        'taskstream_disk_free_bytes{folder="index"}',
+        "taskstream_nats_connected 1.0",
+        "taskstream_clock_difference_seconds ",
+        'taskstream_build_info{nats="2.15',
+        "process_resident_memory_bytes ",
         'taskstream_servers{state="online"} 1.0',
         'taskstream_projection_lag_events{projection="tasks"}',
     ):

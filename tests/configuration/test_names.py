@@ -56,7 +56,7 @@ def metric_names() -> dict[str, list[str]]:
     return {
         collected.name: list(getattr(collector, "_labelnames", ()))
         for collector in set(metrics.REGISTRY._collector_to_names)
-        for collected in collector.describe()
+        for collected in collector.collect()
     }
 
 

@@ -32,3 +32,10 @@ def test_a_page_of_one_process_stays_as_it_is() -> None:
     page = metrics.page()
     assert metrics.merged([page]) == page
     assert "process=" not in page
+
+
+def test_no_metric_has_a_series_for_its_creation() -> None:
+    labelled(metrics.webhook_tries, "delivered").inc()
+    metrics.webhook_lag_seconds.observe(1)
+
+    assert "_created" not in metrics.page()

@@ -151,7 +151,7 @@ async def test_metrics_of_what_is_gone_are_dropped(service: Service, backend: Ba
     await service.admin.register(backend, "brief", types=["brief"])
     await service.alice.ended(await service.alice.submit({"type": "brief", "payload": 1}))
     page: Any = (await service.anonymous.get("/metrics")).body
-    assert 'taskstream_attempts_total{outcome="succeeded",server="brief"} 1.0' in page
+    assert 'taskstream_attempts_total{dialect="taskstream",outcome="succeeded",server="brief"} 1.0' in page
     assert 'taskstream_tasks_submitted_total{pool="brief",priority="normal"} 1.0' in page
 
     await service.admin.done("DELETE", "/api/servers/brief")
@@ -163,4 +163,4 @@ async def test_metrics_of_what_is_gone_are_dropped(service: Service, backend: Ba
     await service.admin.register(backend, "brief", types=["brief"])
     await service.alice.ended(await service.alice.submit({"type": "brief", "payload": 1}))
     page = (await service.anonymous.get("/metrics")).body
-    assert 'taskstream_attempts_total{outcome="succeeded",server="brief"} 1.0' in page
+    assert 'taskstream_attempts_total{dialect="taskstream",outcome="succeeded",server="brief"} 1.0' in page

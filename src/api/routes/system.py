@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Collection
 from hmac import compare_digest
 from typing import Literal
 
 from litestar import MediaType, Response, Router, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from prometheus_client import CONTENT_TYPE_LATEST
 
-from ...clock import utc_now
-from ...commands.server import CircuitIsClosed
 from ...container import Container
 from ...errors import StoreError
-from ...events.task import PRIORITIES
 from ...index.indexer import IndexStatus
-from ...instants import epoch_seconds
-from ...projections.active import is_projected, projected
-from ...projections.fleet import Fleet
 from ...runtime import metrics
-from ...streams.jetstream.api import api
 from ...streams.storage import Space
-from ...streams.topology.definitions import TASKS
 from ...streams.topology.server_checks import clock_difference_ms
-from ...submission.admission import QueueDepth
 from ..auth.access import ApiRequest, bearer_token
 from ..auth.authenticator import Unauthenticated
 from ..schemas.legacy_queue import QueueHealth
 from ..schemas.system import Front, Index, Liveness, NatsHealth, Ready, Storage
+from ..scrape import is_connected, metrics_text, projection_lag, server_states
 
 
 async def readiness(container: Container, version: str) -> Ready:
     """Return the state of everything that a request depends on."""
-    connected = all(c.is_connected for c in (container.appending, container.reading, container.consuming))
+    connected = is_connected(container)
     warnings = [*container.server_checks.warnings(), *unreadable(container)]
     storage: Storage | None = None
     lag = 0
@@ -104,14 +92,6 @@ def storage_of(space: Space, *, accepting: bool) -> Storage:
     )
 
 
-async def projection_lag(container: Container) -> int:
-    """Return the number of task events that the projection has not read yet."""
-    last = int((await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
-    if await is_projected(container.buckets.tasks, last):
-        return 0
-    return max(0, last - await projected(container.buckets.tasks))
-
-
 def halted_of(container: Container) -> dict[str, str]:
     """Return the services that have stopped for good, of all processes of this `up`, by name, each with the reason."""
     return container.siblings.halted | container.services.halted
@@ -122,66 +102,6 @@ def unreadable(container: Container) -> list[str]:
     halted = [f"the service {name} has stopped here: {why}" for name, why in halted_of(container).items()]
     left_out = [f"{name} is left out here: {why}" for name, why in container.fleet.unreadable.items()]
     return [f"{text}; run the version that wrote the event" for text in (*halted, *left_out)]
-
-
-def server_states(container: Container) -> dict[str, int]:
-    """Return the number of servers by state."""
-    counts = {"online": 0, "offline": 0, "maintenance": 0, "circuit_open": 0}
-    for server in container.fleet.servers():
-        counts["online" if server.online else "offline"] += 1
-        counts["maintenance"] += server.maintenance
-        counts["circuit_open"] += not isinstance(server.circuit, CircuitIsClosed)
-    return counts
-
-
-async def metrics_text(container: Container) -> str:
-    """Return the present metrics of this process in Prometheus' text format."""
-    await observe(container)
-    return metrics.page(container.siblings.name)
-
-
-async def observe(container: Container) -> None:
-    """Update the gauges; without NATS those of the store keep their last values."""
-    for state, count in server_states(container).items():
-        metrics.servers.labels(state).set(count)
-    halted = container.services.halted
-    metrics.service_halted.clear()  # a webhook that had halted may be deleted
-    for name in {service.name for service in container.services} | halted.keys():
-        metrics.service_halted.labels(name).set(name in halted)
-    drop_gone(container.fleet)
-    observe_depth(container.submissions.admission.depth(), container.fleet.pools())
-    with contextlib.suppress(StoreError):
-        metrics.projection_lag.labels("tasks").set(await projection_lag(container))
-        if container.indexer.is_running:
-            metrics.index_lag.set((await container.indexer.status()).lag_events)
-            metrics.index_rows.set(container.indexer.rows)
-
-
-def drop_gone(fleet: Fleet) -> None:
-    """Drop the metrics of servers and pools that are gone, so that the number of series does not grow for ever."""
-    servers = {server.server_id for server in fleet.servers()}
-    for of_servers in (metrics.attempts, metrics.attempt_seconds, metrics.running):
-        metrics.keep(of_servers, servers)
-    metrics.keep(metrics.submitted, fleet.pools())
-
-
-def observe_depth(depth: QueueDepth, pools: Collection[str]) -> None:
-    """Update the gauges of the queue's depth. A pool in which nothing waits has 0, and is not missing."""
-    now = utc_now()
-    metrics.queue_depth_age.set(math.inf if depth.counted_at is None else (now - depth.counted_at).total_seconds())
-    metrics.queue_depth.clear()
-    metrics.oldest_waiting.clear()
-    if depth.counted_at is None:
-        return
-    metrics.held.set(depth.held)
-    for pool in pools:
-        metrics.oldest_waiting.labels(pool).set(0)
-        for priority in PRIORITIES:
-            metrics.queue_depth.labels(pool, priority, "queued").set(0)
-    for each in depth.depths:
-        metrics.queue_depth.labels(each.pool, each.priority, each.reason).set(each.count)
-    for pool, since in depth.oldest.items():
-        metrics.oldest_waiting.labels(pool).set(max(0.0, epoch_seconds(now) - since))
 
 
 def system_router(container: Container, version: str) -> Router:
@@ -231,7 +151,7 @@ def system_router(container: Container, version: str) -> Router:
         if metrics_token and not compare_digest(bearer_token(request.scope).encode(), metrics_token.encode()):
             raise Unauthenticated("the token is not the one of TASKSTREAM_METRICS_TOKEN")
         siblings = await container.siblings.pages()
-        return Response(metrics.merged([await metrics_text(container), *siblings]), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.merged([await metrics_text(container), *siblings]), media_type=metrics.MEDIA_TYPE)
 
     routes: list[HTTPRouteHandler] = [front, live, health, ready, metrics_page]
     return Router(path="/", route_handlers=routes, tags=["System"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import aiohttp
 import msgspec
@@ -87,23 +87,46 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
-async def clock_difference_ms(connection: Connection) -> float:
-    """Return how many milliseconds NATS' clock is ahead of ours; 0 if the round trip can explain the difference.
+class StreamSize(NamedTuple):
+    messages: int
+    size_bytes: int
 
-    The answer takes 4 s while streams elect their leaders.
+
+class ListedStreams(NamedTuple):
+    """What one list of NATS' streams shows."""
+
+    clock_difference_ms: float
+    """How many milliseconds NATS' clock is ahead of ours; 0 if the round trip can explain the difference."""
+    sizes: dict[str, StreamSize]
+    """By stream; of an account with more than 256 streams, the first ones by name."""
+
+
+async def list_streams(connection: Connection) -> ListedStreams:
+    """Return the sizes of the streams, and how far NATS' clock is ahead.
+
+    The answer takes 4 s while streams elect their leaders. Raises StoreUnavailable.
     """
     before = utc_now()
     answer = msgspec.json.decode((await connection.request("$JS.API.STREAM.LIST", b"{}")).data)
     after = utc_now()
     if error := answer.get("error"):
         raise StoreUnavailable(f"JetStream is not usable: {error.get('description')}")
-    streams = [entry for entry in answer.get("streams") or [] if entry.get("ts")]
-    if not streams:
-        return 0.0
-    theirs = msgspec.convert(streams[0]["ts"], datetime)
+    streams = answer.get("streams") or []
+    sizes = {
+        entry["config"]["name"]: StreamSize(int(entry["state"]["messages"]), int(entry["state"]["bytes"]))
+        for entry in streams
+    }
+    stamps = [entry["ts"] for entry in streams if entry.get("ts")]
+    if not stamps:
+        return ListedStreams(0.0, sizes)
     half_trip = (after - before) / 2
-    ahead = theirs - (before + half_trip)
-    return 0.0 if abs(ahead) <= half_trip else ahead / timedelta(milliseconds=1)
+    ahead = msgspec.convert(stamps[0], datetime) - (before + half_trip)
+    return ListedStreams(0.0 if abs(ahead) <= half_trip else ahead / timedelta(milliseconds=1), sizes)
+
+
+async def clock_difference_ms(connection: Connection) -> float:
+    """Return how many milliseconds NATS' clock is ahead of ours; 0 if the round trip can explain the difference."""
+    return (await list_streams(connection)).clock_difference_ms
 
 
 async def _monitored(monitor_url: str | None, access: Access) -> tuple[Durability, int | None]:

@@ -147,10 +147,13 @@ class Outcomes:
 
         return record
 
-    async def record(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer) -> bool:
+    async def record(
+        self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer, dialect: str = ""
+    ) -> bool:
         """Record an outcome and set the timer it needs; then its queue message may be acked, or nak'ed if it returned.
 
         An outcome that the log refuses (the task was cancelled, the attempt declared lost) is dropped; return False.
+        `dialect`: that the server spoke, for the metrics.
         Raises StoreUnavailable only if a timer could not be set.
         """
         try:
@@ -158,7 +161,7 @@ class Outcomes:
         except Refused as refusal:
             log.info("outcome.dropped", task=ref.id, attempt=_reporter(claimed).attempt, reason=str(refusal))
             outcome = "late"
-        labelled(metrics.attempts, server_id, outcome).inc()
+        labelled(metrics.attempts, server_id, outcome, dialect).inc()
         return outcome != "late"
 
     async def report_cancel(self, ref: TaskRef, claimed: Known[TaskState], report: CancelReport) -> None:

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 
 from ...backends.client import BackendClient
 from ...backends.dialects import dialect_of
-from ...backends.dialects.dialect import Accepted, Answer, Busy, Call, Failed, Unsent
+from ...backends.dialects.dialect import Accepted, Answer, Busy, Call, Dialect, Failed, Unsent
 from ...backends.exchanges import CancelReport, Exchanges
 from ...clock import secret_token
 from ...commands.handler import Known
@@ -266,7 +266,9 @@ class AttemptRunner:
             if consequence is not None:
                 await self._circuit_breaker.update(server, consequence)
             return
-        is_recorded = await self._outcomes.record(queued.ref, server_id, claimed, answer)
+        is_recorded = await self._outcomes.record(
+            queued.ref, server_id, claimed, answer, self._dialect(queued, server).name
+        )
         self._forget(queued.ref, under_way)  # a retry may come at once
         await self._release(queued, answer)
         if consequence is not None:
@@ -366,7 +368,7 @@ class AttemptRunner:
             return None
         on_update = self._outcomes.forwarder(queued.ref, claimed)
         exchanges = under_way.exchanges = self._backend.begin(
-            dialect_of(server.settings, definition), server.settings, call, on_update
+            self._dialect(queued, server), server.settings, call, on_update
         )
         under_way.calling = attempt = asyncio.current_task()
         assert attempt is not None
@@ -402,6 +404,9 @@ class AttemptRunner:
                 await self._in_flight.nak(queued.message, UNSENT_PAUSE)
             case _:
                 await self._in_flight.ack(queued.message)
+
+    def _dialect(self, queued: ReadyTask, server: Present) -> Dialect:
+        return dialect_of(server.settings, self._fleet.definition(queued.submitted.task_type))
 
     def _is_given_up(self, under_way: _UnderWay) -> bool:
         return self._stopping or under_way.is_cancelled

@@ -36,6 +36,9 @@ RECHECK_TOLERANCE_SECONDS = 0.001
 NOTHING: Counter[str] = Counter()
 
 
+CIRCUITS = {"closed": CircuitIsClosed, "open": CircuitIsOpen, "half-open": CircuitIsHalfOpen}
+
+
 class _Load(Struct):
     """What this worker knows about one server assigned to it."""
 
@@ -164,6 +167,29 @@ class Slots:
             load.accepting = accepting
             self._refresh(name)
             self.freed.set()
+
+    def observe(self, pools: Collection[str]) -> None:
+        """Update the metrics of the servers assigned to this worker."""
+        self._is_open()
+        used = unavailable = 0
+        metrics.server_online.clear()
+        metrics.server_circuit.clear()
+        for name, load in self._loads.items():
+            used += load.running
+            server = self._fleet.by_token(name)
+            if server is None:
+                continue
+            unavailable += max(0, server.settings.max_concurrent - load.running)
+            metrics.server_online.labels(load.server_id).set(server.online)
+            for state, kind in CIRCUITS.items():
+                metrics.server_circuit.labels(load.server_id, state).set(isinstance(server.circuit, kind))
+        free = self._capacity.total_free_slots if self._in_force() else 0
+        metrics.slots.labels("used").set(used)
+        metrics.slots.labels("free").set(free)
+        metrics.slots.labels("unavailable").set(max(0, unavailable - free))
+        metrics.pool_free_slots.clear()
+        for pool in pools:
+            metrics.pool_free_slots.labels(pool).set(self.free(pool))
 
     def is_assigned(self, server_id: str) -> bool:
         """Return True if a server is assigned to this worker."""
