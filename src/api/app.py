@@ -25,6 +25,7 @@ from .query import KnownParameters
 from .routes.attempts import attempt_routes
 from .routes.batches import batch_routes
 from .routes.bulk import bulk_routes
+from .routes.console import console_router
 from .routes.dead_letters import dead_letter_routes
 from .routes.docs import docs_router
 from .routes.events import push_routes
@@ -94,7 +95,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
         response_class=json_response(container.results),
         security=[{"bearer": []}],
     )
-    system = system_router(container, release)
+    system = system_router(container, release, has_console=True)
     # Made at the first request, in a thread: it takes about 0.4 s, which would delay every start.
     document = cache(lambda: describe([api, system], release))
     origins = list(container.settings.cors_origins)
@@ -110,6 +111,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
             runpod_router(container, authenticator, tokens),
             system,
             docs_router(),
+            console_router(),
             openapi,
         ],
         exception_handlers={Exception: on_error},

@@ -25,6 +25,12 @@ DOCS_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; frame-ancestors 'none'"
 )
+CONSOLE_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    b"connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    b"require-trusted-types-for 'script'; trusted-types console"
+)
+"""`data:` images are results that are shown in place. The one policy of trusted types is for addresses of workers."""
 _COMMON = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -187,7 +193,12 @@ _OF_DOCS = (*_COMMON, (b"content-security-policy", DOCS_POLICY))
 _OF_API = (*_COMMON, (b"content-security-policy", API_POLICY), (b"cache-control", b"no-store"))
 
 
+_OF_CONSOLE = (*_COMMON, (b"content-security-policy", CONSOLE_POLICY))
+
+
 def _by_path(path: str) -> tuple[tuple[bytes, bytes], ...]:
+    if path == "/console" or path.startswith("/console/"):
+        return _OF_CONSOLE
     return _OF_DOCS if path.startswith("/docs") else _OF_API
 
 

@@ -24,7 +24,7 @@ from taskstream.api.schemas.tasks import TaskDetails
 
 API = Path(app.__file__).parent
 ROOT = Path(__file__).parents[2]
-UNDESCRIBED = {"docs_router", "websocket_router"}
+UNDESCRIBED = {"console_router", "docs_router", "websocket_router"}
 
 
 @pytest.fixture(scope="module")

@@ -135,10 +135,11 @@ def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _of_parameter(parameter["schema"])
             for status, answer in operation["responses"].items():
-                _overlapping(answer["content"])
+                content = answer.get("content", {})
+                _overlapping(content)
                 if status == "429":
                     answer["headers"] = QUOTA_HEADERS
-                if problem := answer["content"].get(MEDIA_TYPE):
+                if problem := content.get(MEDIA_TYPE):
                     problem["example"] = msgspec.to_builtins(problem_with(int(status), answer["description"], path))
     sent = _reachable(found, [operation.get("requestBody") for operation in _operations(document)])
     for name, schema in found.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hmac import compare_digest
-from typing import Literal
+from typing import Any, Literal
 
 from litestar import MediaType, Response, Router, get
 from litestar.handlers import HTTPRouteHandler
@@ -17,6 +17,7 @@ from ...streams.storage import Space
 from ...streams.topology.server_checks import clock_difference_ms
 from ..auth.access import ApiRequest, bearer_token
 from ..auth.authenticator import Unauthenticated
+from ..middleware import headers_of
 from ..schemas.legacy_queue import QueueHealth
 from ..schemas.system import Front, Index, Liveness, NatsHealth, Ready, Storage
 from ..scrape import is_connected, metrics_text, projection_lag, server_states
@@ -104,13 +105,26 @@ def unreadable(container: Container) -> list[str]:
     return [f"{text}; run the version that wrote the event" for text in (*halted, *left_out)]
 
 
-def system_router(container: Container, version: str) -> Router:
-    """Return the routes."""
+def system_router(container: Container, version: str, *, has_console: bool = False) -> Router:
+    """Return the routes. `has_console`: the front page sends browsers to the console."""
+    to_console = ResponseSpec(None, description="A browser is sent to the console", generate_examples=False)
 
-    @get("/", summary="Front page", response_description="The service, its version, and links")
-    async def front() -> Front:
-        """Return the name and version of the service, and where its documentation and health are."""
-        return Front(version=version)
+    @get(
+        "/",
+        summary="Front page",
+        response_description="The service, its version, and links",
+        responses={303: to_console},
+    )
+    async def front(request: ApiRequest) -> Response[Any]:
+        """Return the name and version of the service, and where its documentation, health and console are.
+
+        A request that accepts `text/html`, as those of browsers do, is sent to the console.
+        """
+        headers = {"Vary": "Accept"}
+        if has_console and b"text/html" in headers_of(request.scope).get(b"accept", b""):
+            # Relative, so a path prefix of a proxy stays.
+            return Response(None, status_code=303, headers={**headers, "Location": "console/"})
+        return Response(Front(version=version), headers=headers)
 
     @get("/health/live", summary="Is the process alive?", response_description="The process is alive")
     async def live() -> Liveness:

@@ -83,4 +83,5 @@ class Front(Struct, kw_only=True):
     name: str = "Taskstream"
     version: str
     docs: str = "/docs"
+    console: str = "/console/"
     health: str = "/health/ready"

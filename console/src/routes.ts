@@ -1,0 +1,27 @@
+/** All pages. A page is one file in `pages/`, loaded when it is first shown. To add one, add a line. */
+import type { ComponentType } from "preact";
+import type { IconName } from "./parts/icons.ts";
+
+export interface PageProps {
+  params: Record<string, string>;
+  query: URLSearchParams;
+}
+
+export interface Route {
+  /** Patterns with parameters come after those without. */
+  path: string;
+  /** Title of the page, and its word in the rail. */
+  name: string;
+  /** Drawn in the rail; undefined: the page is not in the rail. */
+  icon?: IconName;
+  /** `g` and this letter go there. */
+  key?: string;
+  /** Who sees it in the rail: everybody, or who reads all tasks (admins and auditors). */
+  for?: "readers" | "admins";
+  load: () => Promise<{ default: ComponentType<PageProps> }>;
+}
+
+export const ROUTES: Route[] = [
+  { path: "/", name: "Overview", icon: "house", key: "o", load: () => import("./pages/overview.tsx") },
+  { path: "/tasks", name: "Tasks", icon: "list", key: "t", load: () => import("./pages/tasks.tsx") },
+];
