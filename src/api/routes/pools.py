@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import datetime
 
 from ...commands.pool import PausePool, PoolCommand, ResumePool
-from ...commands.server import CircuitIsClosed, Present
+from ...commands.server import Present
 from ...container import Container
 from ...errors import NotFound
 from ...events.ids import token
@@ -18,8 +18,9 @@ from ...streams.backlog import Backlog, backlogs, waiting_since
 from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
 from ..bodies import read_as
 from ..parameters import Cursor, Limit, PoolNameInPath, page_of
+from ..pool_demand import PoolSlots, demand_of, is_available
 from ..routing import RouteHandler, Routes
-from ..schemas.pools import PauseAnswer, PoolPage, PoolServer, PoolSummary, pause_info
+from ..schemas.pools import PauseAnswer, PoolDemand, PoolPage, PoolServer, PoolSummary, pause_info
 from ..schemas.shared import ReasonBody
 
 SERVERS_SHOWN = 1_000
@@ -106,7 +107,7 @@ async def _waiting(
 
 
 def _server(server: Present, running: int) -> PoolServer:
-    available = server.online and not server.maintenance and isinstance(server.circuit, CircuitIsClosed)
+    available = is_available(server)
     return PoolServer(
         id=server.server_id,
         available=available,
@@ -118,6 +119,7 @@ def _server(server: Present, running: int) -> PoolServer:
 
 def pool_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/pools", "Pools", roles=("admin",))
+    slots = PoolSlots(container.fleet)
     depth = container.settings.max_json_depth
 
     @routes.get("/", "List pools", "A page of pools, by name", roles=READERS_OF_ALL)
@@ -133,6 +135,15 @@ def pool_routes(container: Container) -> list[RouteHandler]:
         await check_known(container, name)
         [summary] = await summaries(container, [name])
         return summary
+
+    @routes.get("/{name:str}/demand", "Read a pool's demand", "The demand of the pool", roles=READERS_OF_ALL)
+    async def get_pool_demand(name: PoolNameInPath) -> PoolDemand:
+        """Return how many slots a pool needs, for autoscalers such as KEDA. The answer costs the same with any number
+        of tasks.
+
+        It has a pool without servers, too, and one whose types are gone, as long as tasks wait or run in it.
+        """
+        return await demand_of(container, slots, name)
 
     @routes.post("/{name:str}/pause", "Pause a pool", "The pool is paused", body=ReasonBody)
     async def pause_pool(request: ApiRequest, name: PoolNameInPath) -> PauseAnswer:

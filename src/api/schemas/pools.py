@@ -73,5 +73,22 @@ class PoolPage(Page, kw_only=True, rename="camel"):
     pools: list[PoolSummary]
 
 
+class PoolDemand(Struct, kw_only=True, rename="camel"):
+    """What an autoscaler needs to know of a pool. Each figure is about a second old."""
+
+    eligible: int
+    """Tasks that would start at once if there were slots enough. Without those that wait for their time, a retry,
+    parents, a limit or the end of a pause; with those that no server takes."""
+    running: int
+    slots: int
+    """Tasks that its available servers run at once, together; these may serve other pools, too."""
+    oldest_seconds: float
+    """How long the oldest task waits whose time has come and whose parents have ended; 0 if none is eligible."""
+    desired: int
+    """Slots that are wanted: `eligible` and `running` together."""
+    counted_at: str | None
+    """When a scheduler counted the eligible tasks. Null: none has for 30 s, so they are those in the pool's queue."""
+
+
 def pause_info(pause: Pause | None) -> PauseInfo | None:
     return PauseInfo(since=iso(pause.since), by=pause.by.id, reason=pause.reason) if pause else None
