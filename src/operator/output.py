@@ -73,6 +73,11 @@ class Output:
         """Write one line of text; on a terminal it may wrap."""
         self.console.print(Text(plain(text), style=style), soft_wrap=not self.console.is_terminal)
 
+    def text(self, text: Text) -> None:
+        """Write a text that is already safe, as one line where no terminal wraps it; others see it at once."""
+        self.console.print(text, soft_wrap=not self.console.is_terminal)
+        self.console.file.flush()
+
     def note(self, text: str, style: str = "dim") -> None:
         """Tell a person something that is no output: on stderr, if it is a terminal."""
         if self.messages.is_terminal:

@@ -1,18 +1,24 @@
-"""`taskstream tasks`: list, show and explain tasks."""
+"""`taskstream tasks`: list, show, explain, follow, submit, retry, cancel and delete tasks."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import filters, task_view
-from .client import path
-from .commands import NounCommands, OperatorSession
+from msgspec import Raw
+
+from . import filters, submission, task_view
+from .bulk import CANCEL, DELETE, RETRY, define_bulk
+from .client import decode, path
+from .commands import NounCommands, OperatorSession, whole_number
+from .event_lines import event_line
 from .failures import ServiceRefused
+from .following import follow_tasks
 from .output import Column
 from .text import Styled, number, state, when
 
+EVENTS_PAGE = 1_000
 SORTS = ("created", "ended", "duration")
 COUNTED_BY = ("status", "type", "pool", "server", "priority", "kind", "owner", "hold")
 
@@ -30,6 +36,19 @@ def define(parser: argparse.ArgumentParser) -> None:
     showing = commands.add("show", show_task, "show a task with its payload and result", "id")
     showing.add_argument("--no-bodies", action="store_true", help="without payload and result")
     commands.add("why", explain_task, "say why a task waits, runs or ended", "id")
+    history = commands.add("events", print_events, "print the history of a task, oldest event first", "id")
+    history.add_argument("--event", action="append", metavar="NAME", help="only these events, such as AttemptFailed")
+    history.add_argument("--limit", type=whole_number, metavar="N", help="the newest events; default: all")
+    history.add_argument("--bodies", action="store_true", help="with --json: with payload and results")
+    following = commands.add("follow", follow_tasks, "print events as they happen: of one task to its end, or of all")
+    following.add_argument("id", nargs="?", metavar="ID", help="a task; left out: all tasks")
+    following.add_argument("--type", action="append", metavar="NAME", help="of all tasks: only these types")
+    following.add_argument("--event", action="append", metavar="NAME", help="of all tasks: only these events")
+    following.add_argument("--owner", metavar="USER", help="of all tasks: only this user's")
+    following.add_argument("--after", metavar="ID", help="start after this event id; 0: at the beginning of the log")
+    submission.define(commands)
+    for action in (RETRY, CANCEL, DELETE):
+        define_bulk(commands, action)
 
 
 def columns(session: OperatorSession) -> list[Column]:
@@ -111,3 +130,31 @@ async def explain_task(session: OperatorSession) -> int:
     else:
         task_view.print_why(session, answer.body)
     return 0
+
+
+async def print_events(session: OperatorSession) -> int:
+    """Print the events of a task."""
+    options, output = session.options, session.output
+    where = path("task", options.id, "events")
+    chosen = [("event", ",".join(options.event))] if options.event else []
+    query = [*chosen, ("bodies", str(options.bodies and output.json).lower()), ("limit", str(EVENTS_PAGE))]
+    if options.limit:
+        newest = await session.client.get(
+            where, [*query[:-1], ("before", "end"), ("limit", str(min(options.limit, EVENTS_PAGE)))]
+        )
+        _print_events(session, list(reversed(newest.raw("events"))))
+        return 0
+    after: int | None = 0
+    while after is not None:
+        page = await session.client.get(where, [*query, ("after", str(after))])
+        _print_events(session, page.raw("events"))
+        after = page.body["nextAfter"]
+    return 0
+
+
+def _print_events(session: OperatorSession, entries: Sequence[Raw]) -> None:
+    for entry in entries:
+        if session.output.json:
+            session.output.raw(entry)
+        else:
+            session.output.text(event_line(decode(entry)))
