@@ -139,6 +139,14 @@ def test_no_container_has_more_rights_than_it_needs(everything: list[dict[str, A
             assert not re.search("password|secret", str([v for v in each.get("env", ()) if "_FILE" not in v["name"]]))
 
 
+def test_an_upgrade_can_replace_the_workers_before_the_apis() -> None:
+    digest = "sha256:" + "0" * 64
+    rendered = render(image={"digest": digest}, worker={"tag": "2.0"})
+
+    assert container(rendered, "worker")["image"] == "taskstream:2.0"
+    assert container(rendered, "api")["image"] == f"taskstream@{digest}"
+
+
 def test_every_selector_selects_the_pods_that_are_meant(everything: list[dict[str, Any]]) -> None:
     labels = {
         each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"] for each in workloads(everything)

@@ -10,9 +10,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end }}
 
+{{/* The image of a part, whose own tag wins: an upgrade replaces the workers first. */}}
 {{- define "taskstream.image" -}}
-{{- $image := .Values.image }}
-{{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}{{ else }}{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- $image := .root.Values.image }}
+{{- if and $image.digest (not .part.tag) }}{{ $image.repository }}@{{ $image.digest }}{{ else }}{{ $image.repository }}:{{ coalesce .part.tag $image.tag .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{/* The environment that API and worker share. */}}
