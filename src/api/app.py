@@ -12,6 +12,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.routes import HTTPRoute
 
 from ..container import Container
+from .alarm_desk import AlarmDesk
 from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
@@ -22,6 +23,7 @@ from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
 from .query import KnownParameters
+from .routes.alarms import alarm_routes
 from .routes.attempts import attempt_routes
 from .routes.batches import batch_routes
 from .routes.bulk import bulk_routes
@@ -51,8 +53,9 @@ from .routing import RouteHandler
 from .runpod.routes import runpod_router
 
 
-def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]:
+def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | None = None) -> list[RouteHandler]:
     """Return all routes under `/api`, without that prefix."""
+    desk = alarms or AlarmDesk(container)
     return [
         *task_routes(container),
         *result_routes(container),
@@ -63,6 +66,7 @@ def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]
         *bulk_routes(container),
         *dead_letter_routes(container),
         *statistics_routes(container),
+        *alarm_routes(desk),
         *queue_routes(container),
         *push_routes(container, tokens),
         *server_routes(container),
@@ -84,9 +88,11 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
     """Return the application of a started container."""
     release = version("taskstream")
     tokens = StreamTokens(container.token_sealer, time.time)
+    alarms = AlarmDesk(container)
+    container.services.start(alarms)
     api = Router(
         path="/api",
-        route_handlers=api_routes(container, tokens),
+        route_handlers=api_routes(container, tokens, alarms),
         middleware=[
             DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens),
             KnownParameters,

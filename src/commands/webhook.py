@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ..errors import NotFound
 from ..events import webhook as events
-from ..events.envelope import Recorded
+from ..events.envelope import Actor, Recorded
 from ..events.webhook import WebhookEvent, WebhookRegistered, WebhookSettings
 
 BOTH_SECRETS = timedelta(hours=24)
@@ -36,6 +36,8 @@ class Registered(Struct, frozen=True, kw_only=True, tag="registered"):
     changed_at: datetime
     active: bool
     disabled_reason: str = ""
+    disabled_by: Actor | None = None
+    """Who disabled it; None: it is active."""
     after: int
     """Sequence of the TASKS log when it was last enabled. Later events are sent."""
     enablings: int = 0
@@ -156,9 +158,11 @@ def evolve(state: WebhookState, recorded: Recorded[WebhookEvent]) -> WebhookStat
             return replace(state, settings=event.settings)
         case events.WebhookEnabled():
             enablings = state.enablings + 1
-            return replace(state, active=True, disabled_reason="", after=event.after, enablings=enablings)
+            return replace(
+                state, active=True, disabled_reason="", disabled_by=None, after=event.after, enablings=enablings
+            )
         case events.WebhookDisabled():
-            return replace(state, active=False, disabled_reason=event.reason)
+            return replace(state, active=False, disabled_reason=event.reason, disabled_by=recorded.by)
         case events.SecretRotated():
             return replace(
                 state,

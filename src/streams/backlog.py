@@ -28,6 +28,8 @@ class Backlog(NamedTuple):
     """Sequence in the stream up to which everything has been delivered."""
     in_hand: int
     """Delivered and not acknowledged: tasks of running calls, and tasks that were returned."""
+    delivered_at: datetime | None = None
+    """When a message was delivered last, by NATS' clock; None: not since NATS started."""
 
 
 async def backlogs(connection: Connection) -> dict[str, Backlog]:
@@ -35,7 +37,9 @@ async def backlogs(connection: Connection) -> dict[str, Backlog]:
     found: dict[str, Backlog] = {}
     for info in await _consumers(connection):
         (subject,) = info["config"]["filter_subjects"]
-        found[subject] = Backlog(info["num_pending"], info["delivered"]["stream_seq"], info.get("num_ack_pending", 0))
+        delivered = info["delivered"]
+        at = parse_nats_time(delivered["last_active"]) if delivered.get("last_active") else None
+        found[subject] = Backlog(info["num_pending"], delivered["stream_seq"], info.get("num_ack_pending", 0), at)
     return found
 
 
@@ -99,11 +103,25 @@ async def _consumers(connection: Connection) -> list[dict[str, Any]]:
             return found
 
 
+class FirstInQueue(NamedTuple):
+    """The oldest undelivered message of a queue."""
+
+    subject: str
+    since: datetime
+    """When it entered the queue. UTC, by NATS' clock."""
+
+
 async def waiting_since(connection: Connection, filter_subject: str, backlog: Backlog) -> datetime | None:
     """Return when the oldest undelivered message entered the queue; None if there is none.
 
     UTC, by NATS' clock. Raises StoreUnavailable.
     """
+    first = await first_in_queue(connection, filter_subject, backlog)
+    return first.since if first else None
+
+
+async def first_in_queue(connection: Connection, filter_subject: str, backlog: Backlog) -> FirstInQueue | None:
+    """Return the oldest undelivered message; None if there is none. Raises StoreUnavailable."""
     if not backlog.waiting:
         return None
     request = msgspec.json.encode({"next_by_subj": filter_subject, "seq": backlog.delivered + 1})
@@ -111,7 +129,7 @@ async def waiting_since(connection: Connection, filter_subject: str, backlog: Ba
     headers = answer.headers or {}
     if status_of(answer) is not None or "Nats-Time-Stamp" not in headers:
         return None  # it has been delivered since
-    return parse_nats_time(headers["Nats-Time-Stamp"])
+    return FirstInQueue(headers["Nats-Subject"], parse_nats_time(headers["Nats-Time-Stamp"]))
 
 
 class InQueue(NamedTuple):

@@ -124,6 +124,11 @@ class Admission:
         """Sequence of the last event that the last report reflects; 0: there was no report."""
         return self._report.seen or self._report.as_of
 
+    @property
+    def reported_at(self) -> datetime | None:
+        """When the last report came; None: none has."""
+        return self._reported_at if self._reported_at.year > 1 else None
+
     def held_back(self, pool: str) -> int:
         """Return how many tasks of a pool wait for space in their owner's window, as last reported."""
         return self._report.held_back.get(pool, 0)

@@ -27,6 +27,7 @@ from ...submission.body import Submission
 from ..auth.stream_tokens import StreamToken
 from ..problems import MEANINGS, MEDIA_TYPE, QUOTA_HEADERS, Problem, problem_with
 from ..schemas import (
+    alarms,
     attempts,
     batches,
     bulk,
@@ -63,6 +64,7 @@ logs. `Retry-After` of a 503 or 429 says when to retry.
 """
 SCHEMA_REF = "#/components/schemas/{name}"
 _MODULES = (
+    alarms,
     exchange_body,
     attempts,
     batches,
@@ -324,6 +326,7 @@ def _config(release: str) -> OpenAPIConfig:
             Tag(name="Bulk", description="Commands to many tasks at once"),
             Tag(name="Dead letters", description="Tasks that failed after their last attempt: retry or discard them"),
             Tag(name="Statistics", description="How many tasks there are, what happened to them, and their errors"),
+            Tag(name="Alarms", description="What needs a person now"),
             Tag(name="Push", description="Events as they happen"),
             Tag(name="Schedules", description="Tasks submitted by a cron expression"),
             Tag(name="Webhooks", description="Events sent to a URL of yours, signed, and retried until accepted"),
