@@ -13,6 +13,7 @@ import { prefer, preferences } from "../preferences.ts";
 import { address, match, navigate } from "../router.ts";
 import { type PageProps, ROUTES, type Route } from "../routes.ts";
 import { asking, isAdmin, me, readsAll, signOut, token } from "../session.ts";
+import { BulkCards } from "../tasks/bulk.tsx";
 import { clock, zoneName } from "../text/format.ts";
 import { CallsDialog, KeysDialog } from "./dialogs.tsx";
 import { SignIn, SignInDialog } from "./SignIn.tsx";
@@ -55,6 +56,7 @@ export function Frame() {
         <Notices />
         <CurrentPage />
       </div>
+      <BulkCards />
       <Toasts />
       {asking.value !== null && <SignInDialog />}
       {overlay.value === "keys" && <KeysDialog onClose={() => setOverlay(null)} />}

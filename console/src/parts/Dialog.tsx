@@ -67,6 +67,8 @@ interface ConfirmProps {
   danger?: boolean;
   /** The number that must be typed first, for large actions; null: none. */
   typed?: number | null;
+  /** Nothing can be confirmed yet, or there is nothing to do. */
+  disabled?: boolean;
   /** Ask for a reason; it is given to `onConfirm`. */
   reason?: boolean;
   onConfirm: (reason: string) => Promise<unknown>;
@@ -79,6 +81,7 @@ export function ConfirmDialog({
   children,
   action,
   danger,
+  disabled = false,
   typed = null,
   reason,
   onConfirm,
@@ -88,7 +91,7 @@ export function ConfirmDialog({
   const [why, setWhy] = useState("");
   const [error, setError] = useState<Error | null>(null);
   const [busy, setBusy] = useState(false);
-  const allowed = typed === null || number.replace(/[,\s]/g, "") === String(typed);
+  const allowed = !disabled && (typed === null || number.replace(/[,\s]/g, "") === String(typed));
   const confirm = async () => {
     if (!allowed || busy) return;
     setBusy(true);

@@ -20,11 +20,11 @@ FOLDER = Path(__file__).parents[2] / "console_files"
 INDEX = "index.html"
 PATH = "/console"
 _TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
     ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
+    ".txt": "text/plain",
 }
 _ENCODINGS = {"br": ".br", "gzip": ".gz"}
 """Best first. `build.mjs` writes these files beside each file."""

@@ -115,7 +115,7 @@ def system_router(container: Container, version: str, *, has_console: bool = Fal
         response_description="The service, its version, and links",
         responses={303: to_console},
     )
-    async def front(request: ApiRequest) -> Response[Any]:
+    async def front(request: ApiRequest) -> Response[Front]:
         """Return the name and version of the service, and where its documentation, health and console are.
 
         A request that accepts `text/html`, as those of browsers do, is sent to the console.
@@ -123,7 +123,10 @@ def system_router(container: Container, version: str, *, has_console: bool = Fal
         headers = {"Vary": "Accept"}
         if has_console and b"text/html" in headers_of(request.scope).get(b"accept", b""):
             # Relative, so a path prefix of a proxy stays.
-            return Response(None, status_code=303, headers={**headers, "Location": "console/"})
+            to: Response[Any] = Response(
+                b"", media_type=MediaType.TEXT, status_code=303, headers={**headers, "Location": "console/"}
+            )
+            return to
         return Response(Front(version=version), headers=headers)
 
     @get("/health/live", summary="Is the process alive?", response_description="The process is alive")
