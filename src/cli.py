@@ -21,7 +21,15 @@ from .settings import InvalidSettings, Settings
 
 LONGEST_TTL = 100 * 366 * 86_400
 OPERATORS_COMMANDS = {
-    "tasks": "list, show and explain tasks",
+    "tasks": "list, explain, follow, submit, retry, cancel and delete tasks",
+    "dead-letters": "list, retry and discard tasks that failed for good",
+    "errors": "list errors in groups, the most frequent first",
+    "servers": "list, register, drain, pause, restore, remove and try servers",
+    "pools": "list pools with what waits in them; pause and resume them",
+    "types": "list, define, pause and delete task types",
+    "limits": "list and set limits of users",
+    "schedules": "list, create, pause, run and delete schedules",
+    "webhooks": "list, create and test webhooks; list deliveries and send them again",
 }
 """Commands that speak to a running service, in `operator`."""
 

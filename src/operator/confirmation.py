@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
 
 from .failures import CommandFailed, WrongUsage
 from .output import Output
@@ -18,7 +17,7 @@ def confirm_count(output: Output, count: int, verb: str, whose: str, *, yes: boo
     if yes or count == 0 or (count <= UNASKED and not always):
         return
     question = f"{verb} {count:,} tasks{whose}?"
-    if _ask(output, question, f"type {count} to go on: ").replace(",", "") != str(count):
+    if _ask(output, question, f"type {count} to go on: ", ", or --dry-run to only look").replace(",", "") != str(count):
         raise CommandFailed("nothing was changed: the number was not confirmed")
 
 
@@ -28,10 +27,9 @@ def confirm(output: Output, question: str, *, yes: bool) -> None:
         raise CommandFailed("nothing was changed")
 
 
-def _ask(output: Output, question: str, prompt: str, source: TextIO | None = None) -> str:
-    source = source or sys.stdin
-    if not source.isatty() or not output.messages.is_terminal:
-        raise WrongUsage(f"{plain(question)} nothing was changed: give --yes to confirm, or --dry-run to only look")
+def _ask(output: Output, question: str, prompt: str, hint: str = "") -> str:
+    if not sys.stdin.isatty() or not output.messages.is_terminal:
+        raise WrongUsage(f"{question} Nothing was changed: give --yes to confirm{hint}")
     sys.stderr.write(f"{plain(question)} {prompt}")
     sys.stderr.flush()
-    return source.readline().strip()
+    return sys.stdin.readline().strip()

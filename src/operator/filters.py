@@ -126,6 +126,8 @@ def fixed(given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
 def option_of(path: str) -> str:
     """Return the option for a place in a request, such as `$.filter.endedSince` or `minRun`."""
     name = path.removeprefix("$.").removeprefix("filter.")
+    if name.startswith("ids["):
+        return "ID"
     back = {field: option for option, field in RENAMED.items()} | {"labels": "label"}
     name = back.get(name.split(".")[0], name)
     return "--" + "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)
