@@ -151,6 +151,7 @@ lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=
 	$(PIP_COMPILE) --output-file requirements.txt
 	$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(PIP_COMPILE:pyproject.toml=mutation/requirements.in) $(PLAIN) --constraint requirements-dev.txt --output-file mutation/requirements.txt
+	$(PIP_COMPILE:pyproject.toml=deploy/sbom/requirements.in) $(PLAIN) --output-file deploy/sbom/requirements.txt
 	$(PIP_COMPILE:pyproject.toml=bench/peers/taskiq/requirements.in) $(PLAIN) --output-file bench/peers/taskiq/requirements.txt
 	for programs in ecosystem kserve mlserver; do \
 	  $(UV_COMPILE) tests/ecosystem/requirements/$$programs.in --output-file tests/ecosystem/requirements/$$programs.txt || exit 1; \
