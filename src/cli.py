@@ -126,6 +126,11 @@ def _parser(with_operators: Sequence[str] = tuple(OPERATORS_COMMANDS)) -> argpar
     token = _command(commands, "token", _later("token"), "print a development token, signed with TASKSTREAM_JWT_SECRET")
     token.add_argument("--sub", required=True, type=_subject, help="the `sub` claim: a user; of a server, its id")
     token.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: user")
+    token.add_argument(
+        "--payloads",
+        action=argparse.BooleanOptionalAction,
+        help="the claim `payloads`: read payloads and results of other users' tasks, or not; default: no claim",
+    )
     token.add_argument("--ttl", type=_lifetime, default=86_400, help="validity in seconds; default: 86400 (one day)")
 
     backing = _command(

@@ -41,6 +41,7 @@ def token(options: argparse.Namespace, loaded: Settings) -> int:
             time.time(),
             issuer=loaded.jwt_issuer,
             audience=loaded.jwt_audience,
+            payloads=options.payloads,
         )
     )
     return 0

@@ -40,6 +40,7 @@ Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Streams = Annotated[int, Meta(ge=0, le=1_000_000)]
 Processes = Annotated[int, Meta(ge=0, le=64)]
 Stored = Annotated[int, Meta(ge=0, le=2**60)]
+PayloadAccess = Literal["roles", "granted"]
 Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
 
 
@@ -129,6 +130,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_issuer: Annotated[str | None, about("required `iss`, if set")] = None
     jwt_audience: Annotated[str | None, about("required `aud`, if set")] = None
     jwt_leeway: Annotated[float, Meta(ge=0, le=300), about("tolerated clock difference in `exp` and `iat`")] = 10
+    payload_access: Annotated[
+        PayloadAccess,
+        about(
+            "who reads payloads and results of other users' tasks: `roles`: admins and auditors, `granted`: of these "
+            "only tokens with the claim `payloads: true`"
+        ),
+    ] = "roles"
     cors_origins: Annotated[tuple[str, ...], about("allowed browser origins; default: none")] = ()
     max_body: Annotated[Bytes, about("maximum request body; a larger one is a 413")] = 1024 * 1024
     max_batch_body: Annotated[Bytes, about("maximum body of a batch; a larger one is a 413")] = 8 * 1024 * 1024

@@ -20,10 +20,10 @@ from ..projections.batches import Batch, progress
 from ..projections.task_view import ACTIVE, Listed
 from ..push.feed import FeedItem, FeedPosition, Start
 from ..push.listeners import Scope
-from ..push.pushed_event import encoded
+from ..push.pushed_event import encoded, encoded_without_bodies
 from ..push.updates import LoggedEvent
 from ..vault.result_links import ResultLinks
-from .auth.access import READERS_OF_ALL, owned_batch, owned_ref
+from .auth.access import READERS_OF_ALL, owned_batch, owned_ref, reads_bodies
 from .auth.authenticator import Identity
 from .schemas.batches import batch_summary, encoded_batch
 from .schemas.tasks import encoded_state, pushed_details, task_summary
@@ -75,11 +75,12 @@ class EventStream:
         if place := start.resumed:
             # What follows the end is not waited for: the outcome of a cancellation, a deletion.
             has_all = has_ended and place.sequence >= (detail.view.ended_sequence or sequence)
-            return None if has_all else _resumed(place, self._task_events(ref, place))
-        details = pushed_details(detail, self._container.settings, self._container.links)
+            return None if has_all else _resumed(place, self._task_events(identity, ref, place))
+        bodies = reads_bodies(identity, ref.owner)
+        details = pushed_details(detail, self._container.settings, self._container.links, bodies=bodies)
         # The task was read after the extent.
         place = start.at(sequence if has_ended else max(sequence, start.extent.last))
-        events = None if has_ended else self._task_events(ref, place)
+        events = None if has_ended else self._task_events(identity, ref, place)
         return _begun(start, [], _each(encoded_state(ref.id, sequence, details)), place, events)
 
     async def of_all(self, identity: Identity, scope: Scope, after: str | None) -> PushMessages:
@@ -89,13 +90,13 @@ class EventStream:
         """
         start = await self._container.feeds.start(after)
         if place := start.resumed:
-            return _resumed(place, self._all_events(scope, place))
+            return _resumed(place, self._all_events(identity, scope, place))
         wanted = TaskQuery(owner=scope.owner, types=scope.choice.types, project=scope.choice.project)
         newest = await self._container.snapshots.get(wanted)
         place = start.at(start.extent.last)  # the tasks were read after the extent
         states = self._states(identity, newest.tasks[::-1], place.sequence)
         notes = [MORE] if newest.cursor is not None else []
-        return _begun(start, notes, states, place, self._all_events(scope, place))
+        return _begun(start, notes, states, place, self._all_events(identity, scope, place))
 
     async def of_batch(self, identity: Identity, batch_id: str, after: str | None) -> PushMessages | None:
         """Return the messages about a batch, up to the end of its last task; None if the client has them all.
@@ -110,10 +111,10 @@ class EventStream:
         if place := start.resumed:
             if not running and place.sequence >= last:
                 return None
-            return _resumed(place, self._batch_events(batch, place, running, last))
+            return _resumed(place, self._batch_events(identity, batch, place, running, last))
         sent = {ref: view.sequence for ref, view in tasks}
         place = start.at(start.extent.last)
-        events = self._batch_events(batch, place, running, last, sent) if running else None
+        events = self._batch_events(identity, batch, place, running, last, sent) if running else None
         states = self._states(identity, tasks)
         return _begun(start, [encoded_batch(batch_summary(batch, progress(tasks)))], states, place, events)
 
@@ -142,19 +143,20 @@ class EventStream:
             else:
                 piece = []
 
-    async def _task_events(self, ref: TaskRef, after: FeedPosition) -> PushMessages:
+    async def _task_events(self, identity: Identity, ref: TaskRef, after: FeedPosition) -> PushMessages:
         async for item in self._container.feeds.feed(Scope(ref=ref), after, self._pause_seconds, in_log=True):
-            yield None if item is None else PushMessage(str(item.place), _data(item, self._container.links))
+            yield None if item is None else PushMessage(str(item.place), _data(item, self._container.links, identity))
             if item is not None and item.is_end:
                 return
 
-    async def _all_events(self, scope: Scope, after: FeedPosition) -> PushMessages:
-        told = _Told(after, self._container.links)
+    async def _all_events(self, identity: Identity, scope: Scope, after: FeedPosition) -> PushMessages:
+        told = _Told(after, self._container.links, identity)
         async for item in self._container.feeds.feed(scope, after, self._pause_seconds, in_log=True):
             yield told.message(item)
 
     async def _batch_events(
         self,
+        identity: Identity,
         batch: Batch,
         after: FeedPosition,
         running: set[TaskRef],
@@ -167,7 +169,7 @@ class EventStream:
         """
         sent = sent or {}
         refs = frozenset(batch.refs)
-        told = _Told(after, self._container.links)
+        told = _Told(after, self._container.links, identity)
         async for item in self._container.feeds.feed(Scope(batch=batch.ref), after, self._pause_seconds, in_log=True):
             what = item.what if item is not None else None
             if what is None:
@@ -198,8 +200,9 @@ class _Told:
     `place` moves on with the feed. A client that is told where it is need not read the log again from its last event.
     """
 
-    def __init__(self, place: FeedPosition, links: ResultLinks) -> None:
+    def __init__(self, place: FeedPosition, links: ResultLinks, identity: Identity) -> None:
         self._links = links
+        self._identity = identity
         self._place = place
         self._last = str(place)
 
@@ -209,13 +212,17 @@ class _Told:
         if item is None and place == self._last:
             return None
         self._last = place
-        return PushMessage(place, REACHED if item is None else _data(item, self._links))
+        return PushMessage(place, REACHED if item is None else _data(item, self._links, self._identity))
 
 
-def _data(item: FeedItem, links: ResultLinks) -> bytes:
+def _data(item: FeedItem, links: ResultLinks, identity: Identity) -> bytes:
     if item.gap is not None:
         return b'{"type":"gap","from":%d,"to":%d}' % item.gap
-    return encoded(item.what, links) if item.what else REACHED
+    if item.what is None:
+        return REACHED
+    if not reads_bodies(identity, item.what.ref.owner):
+        return encoded_without_bodies(item.what)
+    return encoded(item.what, links)
 
 
 async def _resumed(place: FeedPosition, events: PushMessages) -> PushMessages:

@@ -17,8 +17,8 @@ from litestar.params import QueryParameter
 from msgspec.structs import replace
 
 from ..clock import utc_now
-from ..errors import InvalidInput, NotFound
-from ..events.ids import parse_batch_id, parse_schedule_id
+from ..errors import Forbidden, InvalidInput, NotFound
+from ..events.ids import owner_token, parse_batch_id, parse_schedule_id
 from ..events.task import PRIORITIES, FailureKind
 from ..index import facts
 from ..index.facts import Hold
@@ -27,7 +27,7 @@ from ..instants import DURATION_PATTERN, LAST_MILLISECOND, RELATIVE_PATTERN
 from ..projections.dead_letters import KINDS
 from ..projections.task_view import Status
 from ..wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, filter_duration, filter_instant
-from .auth.access import READERS_OF_ALL
+from .auth.access import READERS_OF_ALL, WITHHELD
 from .auth.authenticator import Identity
 from .parameters import Owner, Use, bad_cursor, read_choices, selected_owner, split_names
 from .query import NAMED_PARAMETERS
@@ -189,6 +189,8 @@ def _named(request: Request[Any, Any, Any], beginning: str) -> dict[str, str]:
 def task_filter(identity: Identity, given: TaskSelection, use: Use) -> TaskQuery:
     """Return the filter for a caller. Raises InvalidInput, and Forbidden for what others own."""
     owner = selected_owner(identity, given.owner, use)
+    if given.payload and owner != owner_token(identity.subject) and not identity.payloads:
+        raise Forbidden(WITHHELD)  # a filter by a value shows which tasks have it
     now = utc_now()
     schedule = ""
     if given.schedule is not None:

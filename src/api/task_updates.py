@@ -24,7 +24,7 @@ from ..settings import Settings
 from ..submission.body import as_object, parse_json_object
 from ..vault.sealing import SealingError
 from ..wire.json_text import Json, read_json
-from .auth.access import ApiRequest, actor, check_task_of_server, owned_ref
+from .auth.access import ApiRequest, actor, check_task_of_server, owned_ref, reads_bodies
 from .auth.authenticator import Identity, Unauthenticated
 from .bodies import read_body
 from .middleware import request_id
@@ -62,7 +62,8 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
         if reporter.kind == "person":  # nobody's work: it may be refused
             await container.submissions.check_bytes(ref.owner, len(body))
         await container.reports.progress(ref, update.progress(), reporter, by=by, cause=cause, known=known)
-    return task_answer(container.reports.with_waiting(await container.tasks.detail(ref)), settings)
+    detail = container.reports.with_waiting(await container.tasks.detail(ref))
+    return task_answer(detail, settings, bodies=reads_bodies(request.user, ref.owner))
 
 
 def _body_limit(settings: Settings, identity: Identity, started: AttemptStarted | None) -> tuple[int | None, str]:

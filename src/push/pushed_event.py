@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from ..events.envelope import Recorded
+from ..events.envelope import NULL, Recorded
 from ..events.ids import TaskRef
-from ..events.task import ProgressReported, StoredResult, TaskEvent, TaskFailed, TaskSucceeded
+from ..events.task import ProgressReported, StoredResult, TaskEvent, TaskFailed, TaskSubmitted, TaskSucceeded
 from ..instants import iso
 from ..vault.result_links import ResultLinks
 from .live import LiveReport
@@ -31,9 +31,13 @@ class PushedEvent(Struct, kw_only=True, rename="camel"):
     event: Any
     """Its `type`, and the fields of the type. A `result` that is too large for an event is `{"$ref": URL, "bytes": n}`:
     fetch it there with a token of the API."""
+    sizes: dict[str, int] | UnsetType = UNSET
+    """For callers from whom bodies are withheld: the fields left out of `event`, and their sizes in bytes."""
 
 
 _encode = msgspec.json.Encoder().encode
+DIGESTS = ("fingerprint", "update_digest")
+"""Fields of events that show which of a few known bodies it was."""
 
 
 def shown(event: TaskEvent, ref: TaskRef, sequence: int, links: ResultLinks) -> Any:
@@ -55,19 +59,62 @@ def encoded(update: LoggedEvent | LiveEvent, links: ResultLinks) -> bytes:
     """Return the JSON of an event; encoded once for all subscribers."""
     if update.encoded is None:
         if isinstance(update, LoggedEvent):
-            about: Recorded[TaskEvent] | LiveReport = update.stored.recorded
-            event = shown(about.event, update.ref, update.sequence, links)
+            event = shown(update.event, update.ref, update.sequence, links)
         else:
-            about = update.report
-            event = about.event
-        update.encoded = _encode(
-            PushedEvent(
-                type=type(about.event).__name__,
-                task_id=update.ref.id,
-                sequence=update.sequence if isinstance(update, LoggedEvent) else None,
-                at=iso(about.at),
-                by={"kind": about.by.kind, "id": about.by.id},
-                event=event,
-            )
-        )
+            event = update.event
+        update.encoded = _encode(_pushed(update, event))
     return update.encoded
+
+
+def encoded_without_bodies(update: LoggedEvent | LiveEvent) -> bytes:
+    """Return the JSON of an event without what `body_sizes` names; encoded once for all who may not read that."""
+    if update.encoded_without_bodies is None:
+        event, sizes = without_bodies(update.event)
+        update.encoded_without_bodies = _encode(_pushed(update, event, sizes))
+    return update.encoded_without_bodies
+
+
+def _pushed(update: LoggedEvent | LiveEvent, event: Any, sizes: dict[str, int] | UnsetType = UNSET) -> PushedEvent:
+    about: Recorded[TaskEvent] | LiveReport = (
+        update.stored.recorded if isinstance(update, LoggedEvent) else update.report
+    )
+    return PushedEvent(
+        type=type(about.event).__name__,
+        task_id=update.ref.id,
+        sequence=update.sequence if isinstance(update, LoggedEvent) else None,
+        at=iso(about.at),
+        by={"kind": about.by.kind, "id": about.by.id},
+        event=event,
+        sizes=sizes,
+    )
+
+
+def without_bodies(event: TaskEvent) -> tuple[Any, dict[str, int]]:
+    """Return an event without the fields that `body_sizes` names and digests of them, and the sizes of the former."""
+    sizes = body_sizes(event)
+    fields = msgspec.json.decode(_encode(event), type=dict[str, Raw])
+    return {name: value for name, value in fields.items() if name not in sizes and name not in DIGESTS}, sizes
+
+
+def body_sizes(event: TaskEvent) -> dict[str, int]:
+    """Return the size in bytes of each field of an event that is as large as a user or a server makes it.
+
+    A field that is null or empty is left out.
+    """
+    match event:
+        case TaskSubmitted(payload=payload, indexed=indexed):
+            values = {"indexed": sum(len(value.encode()) for value in indexed.values())} if indexed else {}
+            return {"payload": len(bytes(payload)), **values}
+        case TaskSucceeded(result=StoredResult() as result) | TaskFailed(result=StoredResult() as result):
+            return {"result": result.size_bytes}
+        case ProgressReported():
+            sizes = {
+                "custom_data": len(bytes(event.custom_data)) if event.custom_data != NULL else 0,
+                "lines": sum(len(line.encode()) for line in event.lines),
+                "output": len(event.output.encode()),
+                "merged": sum(len(bytes(report.custom_data)) for report in event.merged),
+                "data": event.data.size_bytes if event.data is not None else 0,
+            }
+            return {name: size for name, size in sizes.items() if size}
+        case _:
+            return {}

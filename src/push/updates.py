@@ -31,6 +31,7 @@ class LoggedEvent:
         """As the subject has it: `submitted`, `progressed`, …"""
         self.encoded: bytes | None = None
         """As it is sent, once somebody has sent it."""
+        self.encoded_without_bodies: bytes | None = None
         self.queues = 0
         """How many queues it waits in."""
         self._position = position
@@ -71,6 +72,7 @@ class LiveEvent:
         self.event = report.event
         self.encoded: bytes | None = None
         """As it is sent, once somebody has sent it."""
+        self.encoded_without_bodies: bytes | None = None
         self.queues = 0
         """How many queues it waits in."""
         self.position = 0

@@ -229,6 +229,23 @@ def owned_ref(identity: Identity, task_id: str, *override_roles: str) -> TaskRef
     return ref
 
 
+WITHHELD = (
+    "payloads and results of other users' tasks are withheld: reading them needs a token with the claim "
+    "`payloads: true`"
+)
+
+
+def reads_bodies(identity: Identity, owner: str) -> bool:
+    """Return True if a caller who may read the tasks of an owner (a token) may read their payloads and results, too."""
+    return identity.payloads or owner == owner_token(identity.subject)
+
+
+def check_bodies(identity: Identity, owner: str) -> None:
+    """Raise Forbidden if payloads and results of an owner (a token) are withheld from the caller."""
+    if not reads_bodies(identity, owner):
+        raise Forbidden(WITHHELD)
+
+
 def owned_batch(identity: Identity, batch_id: str, *override_roles: str) -> BatchRef:
     """Return a batch that the caller owns, or may reach by role. Raises as `check_owner` does."""
     ref = parse_batch_id(batch_id)

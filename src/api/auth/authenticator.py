@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ...instants import epoch_seconds
-from ...settings import Settings
+from ...settings import PayloadAccess, Settings
 from .keys import Clock, Key, KeysUnavailable, VerificationKeys, check_secret, keys_from_settings
 
 __all__ = ["Authenticator", "Identity", "KeysUnavailable", "Unauthenticated", "make_token"]
@@ -54,6 +54,8 @@ class Identity(Struct, frozen=True):
     """Seconds since the epoch: when the token is accepted no more. A stream that it opened ends then."""
     servers: frozenset[str] | None = None
     """Ids of the servers that a `service` token acts for, from its claim `servers`; None: it has none."""
+    payloads: bool = True
+    """False: payloads and results of other users' tasks are withheld, whatever the roles are."""
 
     def has(self, *roles: str) -> bool:
         """Return True if the caller has at least one of these roles."""
@@ -74,6 +76,7 @@ class Claims(Struct, frozen=True):
     nbf: float | None = None
     roles: list[str] = []
     servers: list[str] | None = None
+    payloads: bool | None = None
 
 
 class Authenticator:
@@ -88,8 +91,10 @@ class Authenticator:
         leeway: float = 0,
         now: Clock = time.time,
         cache_entries: int = CACHE_ENTRIES,
+        payload_access: PayloadAccess = "roles",
     ) -> None:
         """Take the keys. `leeway`: seconds. `now`: seconds since the epoch. `cache_entries`: 0 disables the cache."""
+        self._must_grant_payloads = payload_access == "granted"
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
@@ -110,6 +115,7 @@ class Authenticator:
             audience=settings.jwt_audience,
             leeway=settings.jwt_leeway,
             now=now,
+            payload_access=settings.payload_access,
         )
 
     async def identify(self, token: str) -> Identity:
@@ -129,7 +135,8 @@ class Authenticator:
         if not token.isascii():  # PyJWT encodes the token, and fails on lone surrogates
             raise Unauthenticated("the token is not a JWT")
         claims = self._verify_with_any(token, await self._key_of(token))
-        identity = _identity(claims, self._leeway)
+        reads_payloads = claims.payloads is True if self._must_grant_payloads else claims.payloads is not False
+        identity = _identity(claims, self._leeway, payloads=reads_payloads)
         now = self._now()  # again: fetching keys may have taken seconds
         self._check_times(claims, now)
         self._remember(token, identity, min(identity.expires_at, now + CACHE_SECONDS))
@@ -206,6 +213,7 @@ def make_token(
     *,
     issuer: str | None = None,
     audience: str | None = None,
+    payloads: bool | None = None,
 ) -> str:
     """Return an HS256 token that an Authenticator with this secret accepts from `now` on (seconds since the epoch).
 
@@ -220,6 +228,7 @@ def make_token(
         "exp": issued + lifetime_seconds,
         **({"iss": issuer} if issuer else {}),
         **({"aud": audience} if audience else {}),
+        **({"payloads": payloads} if payloads is not None else {}),
     }
     return jwt.encode(claims, secret, algorithm="HS256")
 
@@ -249,11 +258,12 @@ def _reasons() -> Iterator[None]:
     except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, OverflowError):
         # The last three: PyJWT uses some claims before it has checked their types.
         raise Unauthenticated(
-            "the claims have the wrong types; `sub` is text, `roles` and `servers` are lists of text, `exp` is a number"
+            "the claims have the wrong types; `sub` is text, `roles` and `servers` are lists of text, `exp` is a "
+            "number, `payloads` is true or false"
         ) from None
 
 
-def _identity(claims: Claims, leeway: float) -> Identity:
+def _identity(claims: Claims, leeway: float, *, payloads: bool) -> Identity:
     if not all(map(is_plain, (claims.sub, *claims.roles, *(claims.servers or ())))):
         raise Unauthenticated("the claims of the token contain control characters")
     return Identity(
@@ -261,6 +271,7 @@ def _identity(claims: Claims, leeway: float) -> Identity:
         frozenset(claims.roles),
         min(claims.exp + leeway, LATEST),
         None if claims.servers is None else frozenset(claims.servers),
+        payloads,
     )
 
 

@@ -35,6 +35,8 @@ class _Content(Struct, array_like=True, frozen=True):
     expires: float
     streams_end: float | None = None
     """When the JWT expires. Tokens of earlier versions lack it."""
+    payloads: bool = False
+    """The JWT reads payloads of other users' tasks. Tokens of earlier versions lack it; they last five minutes."""
 
 
 class StreamTokens:
@@ -48,7 +50,7 @@ class StreamTokens:
     def make(self, identity: Identity) -> StreamToken:
         """Return a token for a caller. Raises SealingUnavailable if no key to seal with is configured."""
         expires = min(self._now() + LIFETIME_SECONDS, identity.expires_at)
-        content = _Content(identity.subject, sorted(identity.roles), expires, identity.expires_at)
+        content = _Content(identity.subject, sorted(identity.roles), expires, identity.expires_at, identity.payloads)
         sealed = self._sealer.seal(msgspec.json.encode(content).decode(), PURPOSE).decode()
         return StreamToken(
             token=sealed,
@@ -66,4 +68,5 @@ class StreamTokens:
             raise Unauthenticated("not a stream token; get one with POST /api/stream-tokens") from None
         if content.expires <= self._now():
             raise Unauthenticated("the stream token has expired; get a new one with POST /api/stream-tokens")
-        return Identity(content.subject, frozenset(content.roles), content.streams_end or content.expires)
+        roles, ends_at = frozenset(content.roles), content.streams_end or content.expires
+        return Identity(content.subject, roles, ends_at, payloads=content.payloads)

@@ -23,7 +23,7 @@ from ...events.ids import TaskRef, new_ref, owner_token, parse_task_id, ref_for_
 from ...index.lists import ListedTasks
 from ...index.query import Span, TaskQuery
 from ...projections.task_view import ACTIVE, Listed
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, TakesStreamTokens, origin, take_place
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, TakesStreamTokens, origin, reads_bodies, take_place
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..middleware import traceparent
@@ -262,7 +262,10 @@ def _add_lists(routes: Routes, container: Container) -> None:
         """Return a project task as it is now."""
         ref = queue_ref(request.user, task_id, *READERS_OF_ALL)
         found = await find_queued(container, ref, deleted=request.user.has(*READERS_OF_ALL), polled=True)
-        return QueueTaskAnswer(task=queued_task(found))
+        task = queued_task(found)
+        if not reads_bodies(request.user, ref.owner):
+            task.params = None
+        return QueueTaskAnswer(task=task)
 
     @routes.get(
         "/active-tasks",

@@ -113,6 +113,11 @@ def message_schemas() -> dict[str, Any]:
         "by": by,
         "event": ref("TaskEvent"),
     }
+    withheld = {
+        "type": "object",
+        "additionalProperties": {"type": "integer"},
+        "description": "For callers from whom bodies are withheld: the fields left out of `event`, and their bytes.",
+    }
     state = {
         "type": {"type": "string", "const": "state"},
         "taskId": {"type": "string"},
@@ -140,7 +145,7 @@ def message_schemas() -> dict[str, Any]:
             {"data": {"description": "Any JSON; null if there is none."}, "metadata": metadata},
             {"task_id": {"type": "string"}, "backend_task_id": text},
         ),
-        "PushedEvent": object_of("Something that happened to a task.", pushed),
+        "PushedEvent": object_of("Something that happened to a task.", pushed, {"sizes": withheld}),
         "PushedState": object_of("A task as it is when a stream begins.", state),
         "StreamNotice": object_of(
             "About the stream itself. Further fields depend on the type.",

@@ -14,13 +14,13 @@ from ...backends.dialects.contents import DEEPEST_ANSWER
 from ...backends.dialects.task_update import TaskUpdate, read_update
 from ...backends.redaction import without_keys
 from ...container import Container
-from ...errors import InvalidInput, NotFound
+from ...errors import Forbidden, InvalidInput, NotFound
 from ...events.envelope import NULL
 from ...pulling.attempts import PulledAttempt
 from ...pulling.requests import Wanted
 from ...submission.body import as_object, parse_json_object
 from ...wire.json_text import Json, read_json
-from ..auth.access import ATTEMPT_TOKENS, ApiRequest, check_server, origin
+from ..auth.access import ATTEMPT_TOKENS, WITHHELD, ApiRequest, check_server, origin
 from ..auth.authenticator import Unauthenticated
 from ..bodies import decoded_as, read_as, read_body
 from ..middleware import request_id
@@ -71,6 +71,8 @@ def attempt_routes(container: Container) -> list[RouteHandler]:
         """
         body = await read_as(request, TakeBody, depth)
         check_server(request.user, container.fleet, body.server)
+        if not (request.user.has("service") or request.user.payloads):
+            raise Forbidden(WITHHELD)
         signed = origin(request)
         server = await pulled_server(container, body.server, signed)
         check_labels(body.labels, server.settings.labels)

@@ -19,7 +19,16 @@ from ...index.lists import ListedBatches
 from ...projections.batches import Batch, progress
 from ...projections.task_view import ACTIVE, Listed
 from ...submission.batch_body import MOST_TASKS, BatchItem
-from ..auth.access import READERS_OF_ALL, STREAM_TOKENS, SUBMITTERS, ApiRequest, origin, owned_batch, take_place
+from ..auth.access import (
+    READERS_OF_ALL,
+    STREAM_TOKENS,
+    SUBMITTERS,
+    ApiRequest,
+    check_bodies,
+    origin,
+    owned_batch,
+    take_place,
+)
 from ..bodies import read_as, read_body
 from ..event_stream import EventStream
 from ..middleware import traceparent
@@ -190,6 +199,8 @@ def batch_routes(container: Container) -> list[RouteHandler]:
     ) -> BatchTaskPage:
         """List the tasks of a batch in the order of its body. A page with large results may be short."""
         batch = await batches.find(owned_batch(request.user, batch_id, *READERS_OF_ALL))
+        if results:
+            check_bodies(request.user, batch.ref.owner)
         statuses = read_choices(status, STATUSES, "status")
         first = read_cursor(cursor) or 0
         tasks = await tasks_of(request, batch)

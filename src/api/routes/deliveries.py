@@ -19,7 +19,7 @@ from ...webhooks.delivery_loop import MOST_WAITING
 from ...webhooks.figures import WebhookFigures, webhook_figures
 from ...webhooks.messages import message_body, message_trace
 from ...wire.fields import filter_instant
-from ..auth.access import READERS_OF_ALL, ApiRequest, check_owner
+from ..auth.access import READERS_OF_ALL, ApiRequest, check_bodies, check_owner
 from ..bodies import read_as
 from ..parameters import Cursor, DeliveryId, Limit, WebhookId, choice, next_cursor, read_cursor
 from ..routing import Routes
@@ -141,6 +141,7 @@ def add_deliveries(routes: Routes, container: Container) -> None:
     async def get_delivery_body(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliveryMessage:
         """Return the message: the same bytes in each try, the headers of the last one. Its signature is not shown."""
         ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
+        check_bodies(request.user, ref.owner)
         delivery = await deliveries.get(ref, _checked_delivery_id(delivery_id))
         body = await message_body(container.reading, container.links, ref, delivery)
         if body is None:

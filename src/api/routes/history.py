@@ -8,7 +8,7 @@ from litestar.params import QueryParameter
 
 from ...container import Container
 from ...events.kinds import TASK_EVENTS
-from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
+from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref, reads_bodies
 from ..parameters import Before, Bodies, EventLimit, EventNames, TaskId, read_choices, read_direction
 from ..routing import RouteHandler, Routes
 from ..schemas.tasks import EventPage, recorded_event
@@ -34,13 +34,15 @@ def history_routes(container: Container) -> list[RouteHandler]:
     ) -> EventPage:
         """Return the events of a task as recorded, oldest first, or newest first with `before`.
 
-        A page with large events may be short: it ends after 8 MiB. With `bodies=false` payloads, results, output, log
-        lines, `data` and `custom_data` are left out, and `sizes` has their sizes. If `after` is not in this log,
-        because an older one was restored, `reset` is true and the page is the first.
+        A page with large events may be short: it ends after 8 MiB. With `bodies=false`, and for callers who may not
+        read payloads of others, payloads, results, output, log lines, `data` and `custom_data` are left out, and
+        `sizes` has their sizes. If `after` is not in this log, because an older one was restored, `reset` is true and
+        the page is the first.
         """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         words = {EVENT_WORDS[name] for name in read_choices(event, EVENTS, "event")}
         reads_all = request.user.has(*READERS_OF_ALL)
+        shows_bodies = bodies and reads_bodies(request.user, ref.owner)
         is_newest_first, place = read_direction(after, before)
         following: int | None = None
         preceding: int | None = None
@@ -53,7 +55,7 @@ def history_routes(container: Container) -> list[RouteHandler]:
             events, following = await container.tasks.history_page(ref, reached, limit, words=words, deleted=reads_all)
         return EventPage(
             task_id=task_id,
-            events=[recorded_event(ref, stored, container.links, bodies=bodies) for stored in events],
+            events=[recorded_event(ref, stored, container.links, bodies=shows_bodies) for stored in events],
             next_after=following,
             next_before=preceding,
             total=await container.tasks.count_events(ref),

@@ -26,7 +26,7 @@ def described(caller: Identity, release: str, now: datetime) -> Me:
             submit=caller.has(*SUBMITTERS),
             read_all=caller.has(*READERS_OF_ALL),
             administer=caller.has("admin"),
-            read_payloads=caller.has(*READERS_OF_ALL),
+            read_payloads=caller.has(*READERS_OF_ALL) and caller.payloads,
         ),
     )
 

@@ -20,6 +20,7 @@ from ..auth.access import (
     READERS_OF_ALL,
     ApiRequest,
     acts_for,
+    check_bodies,
     check_task_of_server,
     owned_ref,
 )
@@ -72,11 +73,15 @@ def result_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Tasks")
 
     async def readable_ref(request: ApiRequest, task_id: str) -> TaskRef:
-        """Return a task that the caller may read, as `GET /api/task/{id}` decides it. Raises NotFound."""
+        """Return a task that the caller may read with its bodies, as `GET /api/task/{id}` decides it.
+
+        Raises NotFound and Forbidden.
+        """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL, "service")
         if acts_for(request.user, container.fleet) is not None:
             history = await container.tasks.history(ref, deleted=request.user.has(*READERS_OF_ALL))
             check_task_of_server(request.user, container.fleet, ref, server_of(history))
+        check_bodies(request.user, ref.owner)
         return ref
 
     async def find_result(request: ApiRequest, task_id: str, sequence: int | None, token: str | None) -> TaskResult:

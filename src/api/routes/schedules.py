@@ -41,7 +41,7 @@ from ...streams.jetstream.messages import last_sequence
 from ...streams.log import Guard
 from ...streams.topology.definitions import SCHEDULES
 from ...submission.body import fingerprint, read_task
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, check_owner, origin
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, check_owner, origin, reads_bodies
 from ..auth.authenticator import Identity
 from ..bodies import decoded_as, read_as, read_body
 from ..middleware import traceparent
@@ -168,13 +168,14 @@ async def run_now(
 
 
 async def execute(
-    container: Container, ref: ScheduleRef, command: ScheduleCommand, signed: Origin, size_bytes: int | None
+    container: Container, ref: ScheduleRef, command: ScheduleCommand, request: ApiRequest, size_bytes: int | None
 ) -> ScheduleDetail:
     """Handle a command and set the timer of the next run. If the timer cannot be set now, the reconciler sets it.
 
     `size_bytes`: about what it stores, within the owner's quota; None: it makes the schedule stop, which is always
     possible.
     """
+    signed = origin(request)
     room = partial(room_of, container, ref.owner)  # asked only before the first event
     handle = partial(container.commands.schedules.handle, ref, command, room=room, **signed)
     if size_bytes is None:
@@ -185,7 +186,7 @@ async def execute(
     if handled.appended and not schedule.paused and schedule.next_at is not None:
         with contextlib.suppress(StoreError):
             await container.timers.run_schedule(ref, schedule.next_at)
-    return schedule_detail(schedule, utc_now())
+    return schedule_detail(schedule, utc_now(), bodies=reads_bodies(request.user, ref.owner))
 
 
 def schedule_routes(container: Container) -> list[RouteHandler]:
@@ -220,7 +221,7 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
             fingerprint=fingerprint(content),
             repeatable=idempotency_key is not None,
         )
-        return await execute(container, ref, command, origin(request), len(content))
+        return await execute(container, ref, command, request, len(content))
 
     @routes.get("/", "List schedules", "A page of schedules, newest first")
     async def list_schedules(
@@ -243,7 +244,7 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
         """Return a schedule with its task, its next five runs, and the outcome of the last."""
         ref, schedule = await find_schedule(container, request.user, schedule_id, *READERS_OF_ALL)
         held = await container.submissions.holds_schedule(ref.owner, schedule)
-        return schedule_detail(schedule, utc_now(), held)
+        return schedule_detail(schedule, utc_now(), held, bodies=reads_bodies(request.user, ref.owner))
 
     @routes.patch(
         "/{schedule_id:str}", "Change a schedule", "The schedule as it is now", body=ScheduleChange, fails={429}
@@ -253,7 +254,7 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
         body = await read_as(request, ScheduleChange, depth)
         command = read_change(container, schedule, body)
-        return await execute(container, ref, command, origin(request), _size_after(schedule, command))
+        return await execute(container, ref, command, request, _size_after(schedule, command))
 
     @routes.post("/{schedule_id:str}/pause", "Pause a schedule", "The schedule, paused", body=ReasonBody)
     async def pause_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
@@ -261,13 +262,13 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
         body = await read_as(request, ReasonBody, depth)
         command = PauseSchedule(reason=body.reason or f"paused by {request.user.subject}")
-        return await execute(container, ref, command, origin(request), None)
+        return await execute(container, ref, command, request, None)
 
     @routes.post("/{schedule_id:str}/resume", "Resume a schedule", "The schedule, and its next runs", fails={429})
     async def resume_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Start a paused schedule again. `missed` of the schedule decides if missed runs are skipped or caught up."""
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
-        return await execute(container, ref, ResumeSchedule(), origin(request), 0)
+        return await execute(container, ref, ResumeSchedule(), request, 0)
 
     @routes.post("/{schedule_id:str}/run", "Run a schedule now", "The task, submitted", fails={409, 422, 429})
     async def run_schedule(

@@ -30,6 +30,7 @@ from ..auth.access import (
     check_task_of_server,
     origin,
     owned_ref,
+    reads_bodies,
 )
 from ..bodies import read_as, read_body
 from ..cog_webhook import record_webhook
@@ -161,7 +162,8 @@ def task_routes(container: Container) -> list[RouteHandler]:
         body = await read_as(request, ReasonBody, settings.max_json_depth)
         chosen = command_for(action, body.reason, request.user.subject)
         await give_command(container, ref, chosen, origin(request))
-        return task_answer(await container.tasks.detail(ref), settings)
+        detail = await container.tasks.detail(ref)
+        return task_answer(detail, settings, bodies=reads_bodies(request.user, ref.owner))
 
     @routes.post(
         "/task",
@@ -200,12 +202,16 @@ def task_routes(container: Container) -> list[RouteHandler]:
     ) -> TaskAnswer | TaskOutlineAnswer:
         """Return a task with its payload and result. With `wait`, the answer waits for the end of the task.
 
-        With `bodies=false` it has their sizes instead, in `requestBytes` and `resultBytes`.
+        With `bodies=false` it has their sizes instead, in `requestBytes` and `resultBytes`. Callers who may not read
+        payloads of others get null for both, and `withheld`, the reason.
         """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL, "service")
         detail = await read_detail(container, request, ref, wait)
         check_task_of_server(request.user, container.fleet, ref, detail.view.server_id)
-        return (task_answer if bodies else task_outline)(container.reports.with_waiting(detail), settings)
+        shown = container.reports.with_waiting(detail)
+        if not bodies:
+            return task_outline(shown, settings)
+        return task_answer(shown, settings, bodies=reads_bodies(request.user, ref.owner))
 
     @routes.put(
         "/task/{task_id:str}",

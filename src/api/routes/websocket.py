@@ -243,6 +243,8 @@ class Session:
             raise InvalidInput("is a token of another user; connect again with it", "$.token")
         if any(self._identity.has(role) and not fresh.has(role) for role in READERS_OF_ALL):
             raise InvalidInput("lacks a role of the present token; connect again with it", "$.token")
+        if self._identity.payloads and not fresh.payloads:
+            raise InvalidInput("does not read payloads as the present token does; connect again with it", "$.token")
         self._identity = fresh
         self._end_at_expiry()
         await self._put(_encode(_TokenTaken(expires_at=milliseconds(from_seconds(fresh.expires_at)))))

@@ -14,6 +14,7 @@ from ...commands.recurrence import LONGEST_CRON, occurrences
 from ...commands.schedule import Created, Failure
 from ...events.schedule import Missed, Run
 from ...instants import milliseconds, optional_milliseconds
+from ..auth.access import WITHHELD
 from .shared import Page
 
 NEXT_RUNS = 5
@@ -120,6 +121,9 @@ class ScheduleDetail(ScheduleSummary, kw_only=True, rename="camel"):
     """A recurring schedule with its task and next runs."""
 
     task: Raw
+    """As it was created; without its `payload` if that is withheld."""
+    withheld: str | UnsetType = UNSET
+    """Why the payload is missing in `task`: the caller may not read it. Else missing."""
     next_runs: list[int]
     """The next five runs; none while it is paused."""
     held_reason: str | None
@@ -144,8 +148,10 @@ def schedule_summary(schedule: Created) -> ScheduleSummary:
     return ScheduleSummary(**_summary(schedule))
 
 
-def schedule_detail(schedule: Created, now: datetime, held: str | None = None) -> ScheduleDetail:
-    """Return a schedule. `held`: why its runs wait, if any is due."""
+def schedule_detail(
+    schedule: Created, now: datetime, held: str | None = None, *, bodies: bool = True
+) -> ScheduleDetail:
+    """Return a schedule. `held`: why its runs wait, if any is due. Without `bodies`, its payload is withheld."""
     settings = schedule.settings
     runs: list[datetime] = []
     if schedule.next_at is not None and not schedule.paused:
@@ -155,10 +161,17 @@ def schedule_detail(schedule: Created, now: datetime, held: str | None = None) -
     is_due = schedule.next_at is not None and not schedule.paused and schedule.next_at <= now
     return ScheduleDetail(
         **_summary(schedule),
-        task=schedule.settings.task,
+        task=schedule.settings.task if bodies else _without_payload(schedule.settings.task),
+        withheld=UNSET if bodies else WITHHELD,
         next_runs=[milliseconds(run) for run in runs],
         held_reason=held if is_due else None,
     )
+
+
+def _without_payload(task: Raw) -> Raw:
+    fields = msgspec.json.decode(task, type=dict[str, Raw])
+    fields.pop("payload", None)
+    return Raw(msgspec.json.encode(fields))
 
 
 def _summary(schedule: Created) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ...backends.dialects.task_update import UpdateMetadata
-from ...events.envelope import NULL, Stored
+from ...events.envelope import Stored
 from ...events.ids import TaskRef
 from ...events.task import (
     NO_PLAN,
@@ -16,20 +16,17 @@ from ...events.task import (
     FailureKind,
     ParentFailure,
     Priority,
-    ProgressReported,
     StoredResult,
     TaskEvent,
-    TaskFailed,
-    TaskSubmitted,
-    TaskSucceeded,
 )
 from ...index.lists import CountedTasks
 from ...instants import iso, milliseconds
 from ...projections.task_reader import LastReport, TaskDetail
 from ...projections.task_view import Listed, Status, TaskView
-from ...push.pushed_event import shown
+from ...push.pushed_event import shown, without_bodies
 from ...settings import Settings
 from ...vault.result_links import ResultLinks
+from ..auth.access import WITHHELD
 from ..bodies import LargeResult
 from ..large_bodies import StoredPart
 from .shared import Page
@@ -102,6 +99,8 @@ class TaskDetails(TaskSummary, kw_only=True, rename="camel"):
     """Labels a server must have to run it."""
     result: Any
     """A TaskResult, or null."""
+    withheld: str | UnsetType = UNSET
+    """Why `request` and `result` are null although the task has them: the caller may not read them. Else missing."""
 
 
 class TaskOutline(TaskSummary, kw_only=True, rename="camel"):
@@ -300,7 +299,10 @@ def _reported(detail: TaskDetail, report: LastReport, data: Any) -> _LastTaskRes
     return _LastTaskResult(task_id=detail.ref.id, data=data, metadata=metadata)
 
 
-def task_answer(detail: TaskDetail, settings: Settings) -> TaskAnswer:
+def task_answer(detail: TaskDetail, settings: Settings, *, bodies: bool = True) -> TaskAnswer:
+    """Return a task as it is read; without `bodies`, its payload and its result are withheld from the caller."""
+    if not bodies:
+        return TaskAnswer(task_id=detail.ref.id, task_details=_details(detail, settings, None, bodies=False))
     result = result_in_place(detail.ref, detail.result)
     if (report := detail.report) is not None:
         result = _reported(detail, report, result_in_place(detail.ref, report.data))
@@ -322,8 +324,13 @@ def task_outline(detail: TaskDetail, settings: Settings) -> TaskOutlineAnswer:
     return TaskOutlineAnswer(task_id=detail.ref.id, task_details=outline)
 
 
-def pushed_details(detail: TaskDetail, settings: Settings, links: ResultLinks) -> TaskDetails:
-    """Return a task as a stream starts with it: with a link in the place of a large result."""
+def pushed_details(detail: TaskDetail, settings: Settings, links: ResultLinks, *, bodies: bool = True) -> TaskDetails:
+    """Return a task as a stream starts with it: with a link in the place of a large result.
+
+    Without `bodies`, its payload and its result are withheld from the caller.
+    """
+    if not bodies:
+        return _details(detail, settings, None, bodies=False)
 
     def shown(stored: StoredResult | None, sequence: int) -> Any:
         is_large = stored is not None and stored.object_name is not None
@@ -334,13 +341,14 @@ def pushed_details(detail: TaskDetail, settings: Settings, links: ResultLinks) -
     return _details(detail, settings, shown(detail.result, detail.result_sequence))
 
 
-def _details(detail: TaskDetail, settings: Settings, result: Any) -> TaskDetails:
+def _details(detail: TaskDetail, settings: Settings, result: Any, *, bodies: bool = True) -> TaskDetails:
     fields = _summary_fields(detail.ref, detail.view, settings)
     plan = detail.view.plan or NO_PLAN
     return TaskDetails(
         **fields,
-        request=detail.payload,
+        request=detail.payload if bodies else None,
         result=result,
+        withheld=UNSET if bodies else WITHHELD,
         depends_on=list(plan.depends_on),
         on_parent_failure=plan.on_parent_failure,
         prefer=plan.prefer,
@@ -370,12 +378,10 @@ def recorded_event(
     ref: TaskRef, stored: Stored[TaskEvent], links: ResultLinks, *, bodies: bool = True
 ) -> RecordedEvent:
     recorded = stored.recorded
-    sizes = None if bodies else body_sizes(recorded.event)
-    if sizes is None:
-        event = shown(recorded.event, ref, stored.sequence, links)
+    if bodies:
+        sizes, event = None, shown(recorded.event, ref, stored.sequence, links)
     else:
-        fields = msgspec.json.decode(_encode(recorded.event), type=dict[str, Raw])
-        event = {name: value for name, value in fields.items() if name not in sizes}
+        event, sizes = without_bodies(recorded.event)
     return RecordedEvent(
         sequence=stored.sequence,
         id=recorded.id,
@@ -385,26 +391,3 @@ def recorded_event(
         event=event,
         sizes=sizes,
     )
-
-
-def body_sizes(event: TaskEvent) -> dict[str, int]:
-    """Return the size in bytes of each field of an event that is as large as a user or a server makes it.
-
-    A field that is null or empty is left out.
-    """
-    match event:
-        case TaskSubmitted(payload=payload):
-            return {"payload": len(bytes(payload))}
-        case TaskSucceeded(result=StoredResult() as result) | TaskFailed(result=StoredResult() as result):
-            return {"result": result.size_bytes}
-        case ProgressReported():
-            sizes = {
-                "custom_data": len(bytes(event.custom_data)) if event.custom_data != NULL else 0,
-                "lines": sum(len(line.encode()) for line in event.lines),
-                "output": len(event.output.encode()),
-                "merged": sum(len(bytes(report.custom_data)) for report in event.merged),
-                "data": event.data.size_bytes if event.data is not None else 0,
-            }
-            return {name: size for name, size in sizes.items() if size}
-        case _:
-            return {}
