@@ -21,6 +21,8 @@ from .settings import InvalidSettings, Settings
 
 LONGEST_TTL = 100 * 366 * 86_400
 OPERATORS_COMMANDS = {
+    "top": "watch the service, full screen: what waits, runs, ended and is wrong",
+    "doctor": "find what is wrong, with the command that corrects it",
     "tasks": "list, explain, follow, submit, retry, cancel and delete tasks",
     "dead-letters": "list, retry and discard tasks that failed for good",
     "errors": "list errors in groups, the most frequent first",

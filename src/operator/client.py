@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -89,12 +89,14 @@ class OperatorClient:
         query: Query = (),
         content: bytes | None = None,
         headers: dict[str, str] | None = None,
+        *,
+        accepted: Collection[int] = (),
     ) -> ServiceAnswer:
-        """Make a call and return its answer."""
+        """Make a call and return its answer. `accepted`: statuses that are no errors."""
         with self._failures():
             async with self._request(method, where, query, content, headers or {}) as response:
                 found = await _read(response)
-                if response.status >= 300:
+                if response.status >= 300 and response.status not in accepted:
                     raise self._refusal(response, found)
                 named = {name.lower(): value for name, value in response.headers.items()}
                 return ServiceAnswer(response.status, named, found)

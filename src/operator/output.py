@@ -99,12 +99,12 @@ class Output:
         width = max((len(name) for name, _ in kept), default=0) + GAP
         for name, value in kept:
             text, style = styled(value)
-            line = Text(f"{name:<{width}}", style="dim") + Text(text, style=style)
+            line = Text.assemble((f"{name:<{width}}", "dim"), (text, style))
             if self.console.is_terminal:
                 room = max(20, self.console.width - width)
                 parts = Text(text, style=style).wrap(self.console, room)
                 line = Text("\n").join(
-                    Text(f"{name if at == 0 else '':<{width}}", style="dim") + part for at, part in enumerate(parts)
+                    Text.assemble((f"{name if at == 0 else '':<{width}}", "dim"), part) for at, part in enumerate(parts)
                 )
             self.console.print(line, soft_wrap=True)
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
-
-from . import dead_letters, limits, pools, schedules, servers, tasks, types, webhooks
+from importlib import import_module
 
 NOUNS = {
-    "tasks": tasks.define,
-    "dead-letters": dead_letters.define,
-    "errors": dead_letters.define_errors,
-    "servers": servers.define,
-    "pools": pools.define,
-    "types": types.define,
-    "limits": limits.define,
-    "schedules": schedules.define,
-    "webhooks": webhooks.define,
+    "tasks": ("tasks", "define"),
+    "dead-letters": ("dead_letters", "define"),
+    "errors": ("dead_letters", "define_errors"),
+    "servers": ("servers", "define"),
+    "pools": ("pools", "define"),
+    "types": ("types", "define"),
+    "limits": ("limits", "define"),
+    "schedules": ("schedules", "define"),
+    "webhooks": ("webhooks", "define"),
+    "top": ("top", "define"),
+    "doctor": ("doctor", "define"),
 }
+"""Module and function that add the options of each noun. The others are not imported."""
 
 
 def define(noun: str, parser: argparse.ArgumentParser) -> None:
     """Add the commands or options of a noun to its parser."""
-    NOUNS[noun](parser)
+    module, function = NOUNS[noun]
+    getattr(import_module(f".{module}", __package__), function)(parser)
