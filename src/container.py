@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
@@ -45,6 +46,8 @@ from .push.task_meters import TaskMeters
 from .runtime.service import Service, Services
 from .runtime.shared_reads import SharedReads
 from .runtime.siblings import Siblings
+from .runtime.spans import Tracing
+from .runtime.tracing import start_tracing
 from .settings import Settings, variable
 from .streams.buckets import Bucket
 from .streams.client.access import Access
@@ -97,6 +100,7 @@ class Container:
         objects: Connection,
         server_checks: ServerChecks,
         stored_by_default: int = STORED_BY_DEFAULT,
+        tracing: Tracing | None = None,
     ) -> None:
         replicated = settings.replicas > 1
         self.settings = settings
@@ -105,6 +109,7 @@ class Container:
         self.consuming = consuming
         self.storing = objects
         self.server_checks = server_checks
+        self.tracing = tracing  # None: no spans are exported
         self.commands = Commands(appending, reading, replicated=replicated)
         self.buckets = Buckets(
             **{
@@ -148,7 +153,15 @@ class Container:
             streams=[wanted["name"] for wanted in configurations(settings)],
         )
         self.submissions = SubmissionService(
-            settings, self.fleet, self.commands, reading, self.feeds, self.batches, self.buckets.usage, self.space
+            settings,
+            self.fleet,
+            self.commands,
+            reading,
+            self.feeds,
+            self.batches,
+            self.buckets.usage,
+            self.space,
+            tracing,
         )
         self.reports = AttemptReports(self.commands, self.results, appending, utc_now)
         self.attempt_ids = AttemptIds(self.token_sealer)
@@ -167,8 +180,8 @@ class Container:
         self.webhook_egress = EgressPolicy.for_webhooks(settings)
         self.draining = False
         """True once the process was asked to end: load balancers should send it nothing more."""
+        # Called with the names of all pools before the metrics are shown, to update those of this process.
         self.on_scrape: list[Callable[[Collection[str]], None]] = []
-        """Called with the names of all pools before the metrics are shown, to update those of this process."""
         self.siblings = Siblings()
         self.services = Services()
         self._connect_parts()
@@ -236,6 +249,8 @@ class Container:
         self.feeds.hub.end()
         await self.reports.close()
         await self.services.close()
+        if self.tracing is not None:
+            await self.tracing.close()
         self.index.close()
         for connection in (self.storing, self.consuming, self.reading, self.appending):
             await connection.close()
@@ -288,10 +303,13 @@ class FleetFollower(Service):
         await self._fleet.follow(self._connection, self._caught_up)
 
 
-async def open_container(settings: Settings, nats_url: str, durability: Durability | None = None) -> Container:
+async def open_container(
+    settings: Settings, nats_url: str, durability: Durability | None = None, process: str = ""
+) -> Container:
     """Connect, check the NATS server, and create missing streams. Use the result as an async context manager.
 
-    `durability`: how the server syncs, if the caller started it. Raises StoreUnavailable if NATS does not answer,
+    `durability`: how the server syncs, if the caller started it. `process`: the name of this one, if there are several.
+    Raises StoreUnavailable if NATS does not answer,
     AccessRefused if it refuses the credentials, NatsTooOld, TopologyMismatch or InvalidSettings.
     """
     access = Access.from_settings(settings)
@@ -311,7 +329,8 @@ async def open_container(settings: Settings, nats_url: str, durability: Durabili
         await ensure_streams(appending, settings, startup_retry)
         stored_by_default = await _stored_by_default(reading, settings)
         unless_done.pop_all()
-    container = Container(settings, appending, reading, consuming, objects, server_checks, stored_by_default)
+    tracing = start_tracing(version("taskstream"), process)
+    container = Container(settings, appending, reading, consuming, objects, server_checks, stored_by_default, tracing)
     if not container.token_sealer.available:
         log.warning("links.unsigned", action=f"servers need a token for links to results: set {variable('seal_keys')}")
     if not container.secrets.available:

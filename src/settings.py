@@ -377,6 +377,10 @@ def is_boolean(hint: Any) -> bool:
     return get_args(hint)[:1] == (bool,)
 
 
+OTEL = ("SDK_DISABLED", "TRACES_EXPORTER", "EXPORTER_OTLP_ENDPOINT", "EXPORTER_OTLP_TRACES_ENDPOINT")
+"""Variables of OpenTelemetry, without their prefix, that say whether traces are exported."""
+
+
 def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
     """Return the settings from the environment; `overrides` that are not None win.
 
@@ -466,6 +470,22 @@ def operator_settings(environ: Mapping[str, str] = os.environ) -> OperatorSettin
 def environment_of_nats_server(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of an embedded nats-server: what sets up Go's runtime, and none of our settings."""
     return {name: environ[name] for name in ("GOGC", "GOMAXPROCS", "GOMEMLIMIT", "TZ") if name in environ}
+
+
+def wants_traces(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return True if OpenTelemetry's own variables ask for traces to be exported."""
+    found = {name: environ.get(f"OTEL_{name}", "").strip().lower() for name in OTEL}
+    if found["SDK_DISABLED"] == "true" or (found["TRACES_EXPORTER"] or "otlp") != "otlp":
+        return False
+    return any(found[name] for name in ("TRACES_EXPORTER", "EXPORTER_OTLP_ENDPOINT", "EXPORTER_OTLP_TRACES_ENDPOINT"))
+
+
+def traces_protocol(environ: Mapping[str, str] = os.environ) -> str:
+    """Return the protocol in which OpenTelemetry's variables ask for traces; empty: the default, `http/protobuf`."""
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := environ.get(name, "").strip().lower():
+            return protocol
+    return ""
 
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:

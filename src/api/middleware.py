@@ -14,7 +14,7 @@ from ..clock import unique_id
 from ..runtime import metrics
 from ..runtime.logs import Repeats, log_request
 from ..runtime.metrics import labelled
-from ..wire.trace import read_traceparent
+from ..wire.trace import NO_CONTEXT, TraceContext, read_context
 
 log = structlog.get_logger(__name__)
 
@@ -72,12 +72,14 @@ def headers_of(scope: Any) -> Mapping[bytes, bytes]:
     return found
 
 
-def traceparent(scope: Any) -> str:
-    """Return the caller's `traceparent`, an empty string if it sent none that is valid."""
+def trace_context(scope: Any) -> TraceContext:
+    """Return the caller's trace context, an empty one if it sent none that is valid."""
     if b"traceparent" not in headers_of(scope):
-        return ""
-    values = [value for name, value in scope["headers"] if name == b"traceparent"]
-    return read_traceparent(values)
+        return NO_CONTEXT
+    parents, states = (
+        [value for given, value in scope["headers"] if given == name] for name in (b"traceparent", b"tracestate")
+    )
+    return read_context(parents, states)
 
 
 def is_head(scope: Any) -> bool:

@@ -52,7 +52,9 @@ async def _run(order: Fork, end: socket.socket, listener: socket.socket) -> int:
     supervisor = Supervisor(link, order.name)
     try:
         async with supervisor.heard(), AsyncExitStack() as stack:
-            opened = await open_container(order.settings, order.nats_url, "always" if order.is_embedded else None)
+            opened = await open_container(
+                order.settings, order.nats_url, "always" if order.is_embedded else None, order.name
+            )
             container = await stack.enter_async_context(supervisor.known_to(opened))
             if order.role == "api":
                 server = await stack.enter_async_context(running_api(container, listener))

@@ -16,7 +16,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from ..wire.trace import Trace
+from ..wire.trace import Trace, TraceContext
 from .updates import LiveEvent, LoggedEvent
 
 SUBMITTED = word_of(TaskSubmitted)
@@ -108,4 +108,6 @@ def _attributes(recorded: Recorded[TaskEvent]) -> TaskAttributes:
     event = recorded.event
     if not isinstance(event, TaskSubmitted):
         return TaskAttributes()
-    return TaskAttributes(event.task_type, event.project, Trace(recorded.cause, event.trace))
+    return TaskAttributes(
+        event.task_type, event.project, Trace(recorded.cause, TraceContext(event.trace, event.trace_state))
+    )

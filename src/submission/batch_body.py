@@ -17,6 +17,7 @@ from ..events.ids import BatchRef, nth
 from ..events.task import TaskSubmitted
 from ..settings import Settings
 from ..wire.json_text import deeper_than
+from ..wire.trace import NO_CONTEXT, TraceContext
 from .body import Submission, TaskIdText, TaskRequest, TypeRules, fingerprint, parse_json, read_submission
 
 MOST_TASKS = 1_000
@@ -58,7 +59,14 @@ class BatchParser:
         self._max_task = settings.max_body
 
     def parse(
-        self, body: bytes, media_type: str, batch: BatchRef, owner: str, *, repeatable: bool, trace: str = ""
+        self,
+        body: bytes,
+        media_type: str,
+        batch: BatchRef,
+        owner: str,
+        *,
+        repeatable: bool,
+        trace: TraceContext = NO_CONTEXT,
     ) -> list[TaskSubmitted]:
         """Return the event that submits each task, in order.
 

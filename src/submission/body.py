@@ -26,6 +26,7 @@ from ..projections.fleet import Fleet
 from ..settings import Settings
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
 from ..wire.json_text import deeper_than, half_surrogate
+from ..wire.trace import NO_CONTEXT, TraceContext
 from ..wire.validation_errors import invalid, malformed
 from .choice import model_in, session_in
 from .payload_schema import PayloadSchema
@@ -147,14 +148,20 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     """The owner's tasks of this type and project run one after another."""
     model: ModelChoice | None = None
     key_id: str = ""
-    trace: str = ""
-    """W3C `traceparent` of the request that asks for it."""
+    trace: TraceContext = NO_CONTEXT
+    """Of the request that asks for it."""
     units: int = 1
     """Units of work in the task. An attempt may take the timeout of the type once for each, at most a week."""
 
 
 def read_task(
-    body: bytes, owner: str, max_depth: int, *, repeatable: bool, schedule: str = "", trace: str = ""
+    body: bytes,
+    owner: str,
+    max_depth: int,
+    *,
+    repeatable: bool,
+    schedule: str = "",
+    trace: TraceContext = NO_CONTEXT,
 ) -> TaskRequest:
     """Return what a body asks for. Raises InvalidInput with the path of what is wrong."""
     content = parse_json_object(body, max_depth)
@@ -214,7 +221,8 @@ class TypeRules:
             batch=request.batch,
             batch_size=request.batch_size,
             schedule=request.schedule,
-            trace=request.trace,
+            trace=request.trace.parent,
+            trace_state=request.trace.state,
             indexed=indexed_values(own.indexed, request.payload),
         )
 

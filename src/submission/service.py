@@ -16,8 +16,10 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
+from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from ..clock import utc_now
@@ -49,6 +51,7 @@ from ..push.listeners import Scope
 from ..push.updates import LoggedEvent
 from ..runtime import metrics
 from ..runtime.metrics import labelled
+from ..runtime.spans import Tracing
 from ..scheduling.backlog_report import decode as decode_report
 from ..settings import Settings
 from ..streams.buckets import Bucket
@@ -56,6 +59,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import list_subjects
 from ..streams.storage import StoreSpace
 from ..streams.topology.definitions import TASKS
+from ..wire.trace import NO_CONTEXT, TraceContext
 from .admission import Admission, places
 from .batch_body import BatchParser
 from .body import TaskRequest, TypeRules, fingerprint
@@ -91,6 +95,7 @@ class SubmissionService:
         batches: BatchReader,
         usage: Bucket,
         space: StoreSpace,
+        tracing: Tracing | None = None,
     ) -> None:
         self._fleet = fleet
         self._commands = commands
@@ -100,6 +105,7 @@ class SubmissionService:
         self.admission = Admission(fleet)
         self.stored = StoredQuota(fleet, usage, settings.task_retention)
         self.space = space
+        self._tracing = tracing
         self.rules = TypeRules(settings, fleet)
         self._batch_parser = BatchParser(settings, self.rules)
 
@@ -154,6 +160,14 @@ class SubmissionService:
         and StoreError as Handler.handle does: nothing is known to be stored. Raises KeyTaken if the concurrency key is
         in use: the task is in the log, cancelled.
         """
+        if self._tracing is None:
+            return await self._submit(ref, request, by=by, cause=cause)
+        with self._tracing.submission(request.trace, sent=ref.id) as span:
+            return await self._submit(ref, replace(request, trace=span.context), by=by, cause=cause)
+
+    async def _submit(
+        self, ref: TaskRef, request: TaskRequest, *, by: Actor, cause: str
+    ) -> Handled[TaskState, TaskEvent]:
         try:
             submitted = self.rules.submitted(request)
             if submitted.plan is not None and submitted.plan.depends_on:
@@ -199,7 +213,7 @@ class SubmissionService:
         by: Actor,
         cause: str,
         repeatable: bool,
-        trace: str = "",
+        trace: TraceContext = NO_CONTEXT,
     ) -> SubmittedBatch:
         """Append the tasks of a batch, each held or queued, all or none. They may depend on each other.
 
@@ -207,6 +221,26 @@ class SubmissionService:
 
         Raises as `submit` does, except KeyTaken; InvalidItems with what is wrong with each task.
         """
+        submit = partial(
+            self._submit_batch, ref, body, media_type, owner=owner, by=by, cause=cause, repeatable=repeatable
+        )
+        if self._tracing is None:
+            return await submit(trace)
+        with self._tracing.submission(trace, sent=ref.id, is_batch=True) as span:
+            return await submit(span.context)
+
+    async def _submit_batch(
+        self,
+        ref: BatchRef,
+        body: bytes,
+        media_type: str,
+        trace: TraceContext,
+        *,
+        owner: str,
+        by: Actor,
+        cause: str,
+        repeatable: bool,
+    ) -> SubmittedBatch:
         whole = fingerprint(body)
         if repeatable and (earlier := await self._find_batch(ref, whole)) and await self._batches.is_complete(earlier):
             return SubmittedBatch(earlier.refs, is_new=False, refused={})

@@ -36,6 +36,7 @@ from ..push.updates import LoggedEvent
 from ..runtime import metrics
 from ..runtime.metrics import labelled
 from ..runtime.service import Service
+from ..runtime.spans import Tracing
 from ..settings import Settings
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_sequence_of_most
@@ -89,6 +90,7 @@ class DeliveryTools(Struct, frozen=True, kw_only=True):
     task_attributes: TaskAttributeReader
     links: ResultLinks
     client: WebhookClient
+    tracing: Tracing | None
 
 
 class DeliveryLoop(Service):
@@ -315,8 +317,7 @@ class DeliveryLoop(Service):
         if self._pause_seconds() > 0:  # since this began
             self._again(delivery.id, timedelta(0))
             return
-        trace = await message_trace(tools.task_attributes, delivery)
-        outcome = await tools.client.send(self._ref, webhook, delivery.message_id, body, trace)
+        outcome = await self._call(webhook, delivery, body)
         if outcome.is_ours:
             log.warning("delivery.not-sent", delivery=delivery.id, reason=outcome.answer.error)
             self._again(delivery.id, TRY_AGAIN)
@@ -330,6 +331,18 @@ class DeliveryLoop(Service):
         after = delivery.tried(outcome.answer, self._next_at(delivery, outcome))
         _measure(outcome, after)
         await self._record(held, after)
+
+    async def _call(self, webhook: Registered, delivery: WebhookDelivery, body: bytes) -> WebhookOutcome:
+        """Send a delivery once. Raises StoreUnavailable: it was not sent."""
+        tools = self._tools
+        trace = await message_trace(tools.task_attributes, delivery)
+        if tools.tracing is None:
+            return await tools.client.send(self._ref, webhook, delivery.message_id, body, trace)
+        with tools.tracing.delivery(trace.context, delivery_id=delivery.id, event=delivery.type) as span:
+            sent = replace(trace, context=span.context)
+            outcome = await tools.client.send(self._ref, webhook, delivery.message_id, body, sent)
+            span.set_outcome(str(outcome.answer.status or "unreachable"), failed=bool(outcome.answer.error))
+            return outcome
 
     # Pauses
 

@@ -89,6 +89,7 @@ class Worker:
             deliveries=container.deliveries,
             secrets=container.secrets,
             task_attributes=container.task_attributes,
+            tracing=container.tracing,
             links=container.links,
             client=WebhookClient(
                 container.webhook_egress, self._webhook_session, container.secrets, settings.webhook_timeout

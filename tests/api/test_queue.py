@@ -21,6 +21,7 @@ from taskstream.events.ids import new_ref, parse_task_id
 from taskstream.events.task import ModelChoice
 from taskstream.push import attempt_reports
 from taskstream.streams.jetstream.messages import read
+from taskstream.wire.trace import NO_CONTEXT
 from testkit.backend import BackendServer, accept, finished, hold, status
 from testkit.queue_surface import MODEL_AT as MODEL
 from testkit.queue_surface import MODEL_KEY as KEY
@@ -480,7 +481,12 @@ async def test_whichever_request_is_delayed_where_one_task_is_made(
 
     def generated_by(chapters: int) -> Any:
         asked = submission.queue_request(
-            "alice", "novel", ModelChoice(), ChaptersBody(chapters_to_generate=chapters), repeatable=False, trace=""
+            "alice",
+            "novel",
+            ModelChoice(),
+            ChaptersBody(chapters_to_generate=chapters),
+            repeatable=False,
+            trace=NO_CONTEXT,
         )
         return submission.generate(api.container, asked, "key", {"by": Actor("user", "alice"), "cause": "test"})
 

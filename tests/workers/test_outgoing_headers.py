@@ -16,8 +16,9 @@ from testkit.service import running_service
 
 AGENT = f"taskstream/{version('taskstream')}"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-ASKED = {"X-Request-Id": "asked-1", "traceparent": TRACE}
-SENT = ("user-agent", "x-request-id", "traceparent")
+STATE = "vendor=a1,other=b2"
+ASKED = {"X-Request-Id": "asked-1", "traceparent": TRACE, "tracestate": STATE.replace(",", " , ")}
+SENT = ("user-agent", "x-request-id", "traceparent", "tracestate")
 
 
 def sent(headers: dict[str, str]) -> tuple[str | None, ...]:
@@ -39,7 +40,9 @@ async def test_calls_name_this_service_the_request_and_the_attempt(nats_url: str
         for each in batch["taskIds"]:
             await service.alice.ended(each)
         await receiver.has(3)
-        plain = await service.alice.submit({"n": 4}, headers={"X-Request-Id": "asked-2", "traceparent": "00-bad"})
+        plain = await service.alice.submit(
+            {"n": 4}, headers={"X-Request-Id": "asked-2", "traceparent": "00-bad", "tracestate": STATE}
+        )
         await service.alice.ended(plain)
         await receiver.has(4)
     of_task = [
@@ -50,8 +53,10 @@ async def test_calls_name_this_service_the_request_and_the_attempt(nats_url: str
     assert of_task == [f"{task_id}.1", f"{task_id}.2"]
     assert len({headers["Idempotency-Key"] for headers in backend.headers}) == len(backend.headers)
     traced = {sent(headers) for headers in [*backend.headers[:-2], *receiver.headers[:-1]]}
-    assert traced == {(AGENT, "asked-1", TRACE)}
-    assert {sent(headers) for headers in (backend.headers[-1], receiver.headers[-1])} == {(AGENT, "asked-2", None)}
+    assert traced == {(AGENT, "asked-1", TRACE, STATE)}
+    assert {sent(headers) for headers in (backend.headers[-1], receiver.headers[-1])} == {
+        (AGENT, "asked-2", None, None)
+    }
 
 
 async def test_a_lack_of_descriptors_costs_a_webhook_no_try(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from ...projections.task_view import ACTIVE, Listed
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, TakesStreamTokens, origin, reads_bodies, take_place
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..middleware import traceparent
+from ..middleware import trace_context
 from ..parameters import Cursor, IdempotencyKey, TaskId, made_ref
 from ..routing import IGNORES_UNKNOWN_PARAMETERS, RouteHandler, Routes
 from ..schemas.legacy_queue import (
@@ -158,7 +158,7 @@ def _add_submissions(routes: Routes, container: Container) -> None:
         name, owner = project_name(project), request.user.subject
         model, key = read_model(request)
         ref = made_ref(owner_token(owner), idempotency_key, new_ref, ref_for_key)
-        trace = traceparent(request.scope)
+        trace = trace_context(request.scope)
         asked = queue_request(owner, name, model, body, repeatable=idempotency_key is not None, trace=trace)
         await submit_with_key(container, ref, asked, key, origin(request))
         return ref
@@ -172,7 +172,7 @@ def _add_submissions(routes: Routes, container: Container) -> None:
             generation = Generation(await submit(request, project, body, idempotency_key), is_new=True)
         else:
             model, key = read_model(request)
-            asked = queue_request(owner, name, model, body, repeatable=False, trace=traceparent(request.scope))
+            asked = queue_request(owner, name, model, body, repeatable=False, trace=trace_context(request.scope))
             generation = await generate(container, asked, key, origin(request))
         listed = await find_queued(container, generation.ref, deleted=True)
         return listed, generation.is_new

@@ -22,6 +22,7 @@ from ...projections.task_view import ACTIVE, Listed
 from ...streams.jetstream.messages import last_sequence
 from ...streams.topology.definitions import TASKS
 from ...submission.body import Submission, TaskRequest, fingerprint
+from ...wire.trace import TraceContext
 from ..auth.access import ApiRequest, Origin
 from ..parameters import decoded
 from ..schemas.legacy_queue import ChaptersBody, OutlineBody, chapters_asked, params_of
@@ -95,7 +96,13 @@ def _is_control(character: str) -> bool:
 
 
 def queue_request(
-    owner: str, project: str, model: ModelChoice, body: ChaptersBody | OutlineBody, *, repeatable: bool, trace: str
+    owner: str,
+    project: str,
+    model: ModelChoice,
+    body: ChaptersBody | OutlineBody,
+    *,
+    repeatable: bool,
+    trace: TraceContext,
 ) -> TaskRequest:
     """Return the task a body asks for. Raises InvalidInput.
 

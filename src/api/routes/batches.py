@@ -31,7 +31,7 @@ from ..auth.access import (
 )
 from ..bodies import read_as, read_body
 from ..event_stream import EventStream
-from ..middleware import traceparent
+from ..middleware import trace_context
 from ..openapi.description import schema_of
 from ..openapi.examples import BATCH_EXAMPLES
 from ..parameters import (
@@ -149,7 +149,7 @@ def batch_routes(container: Container) -> list[RouteHandler]:
             owner=owner,
             **origin(request),
             repeatable=idempotency_key is not None,
-            trace=traceparent(request.scope),
+            trace=trace_context(request.scope),
         )
         return batch_answer(ref, submitted)
 

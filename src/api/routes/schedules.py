@@ -41,10 +41,11 @@ from ...streams.jetstream.messages import last_sequence
 from ...streams.log import Guard
 from ...streams.topology.definitions import SCHEDULES
 from ...submission.body import fingerprint, read_task
+from ...wire.trace import TraceContext
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, check_owner, origin, reads_bodies
 from ..auth.authenticator import Identity
 from ..bodies import decoded_as, read_as, read_body
-from ..middleware import traceparent
+from ..middleware import trace_context
 from ..parameters import (
     Cursor,
     IdempotencyKey,
@@ -147,7 +148,7 @@ def _size_after(schedule: Created, command: ChangeSchedule) -> int:
 
 
 async def run_now(
-    container: Container, ref: ScheduleRef, schedule: Created, task_ref: TaskRef, signed: Origin, trace: str
+    container: Container, ref: ScheduleRef, schedule: Created, task_ref: TaskRef, signed: Origin, trace: TraceContext
 ) -> None:
     """Submit the task of a schedule, then count the run. A crash between leaves the task, and a run not counted.
 
@@ -277,7 +278,7 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
         """Submit the task of a schedule now, even if the schedule is paused. Its other runs are not affected."""
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
         task_ref = made_ref(ref.owner, idempotency_key, new_ref, lambda _, key: triggered_ref(ref, key))
-        await run_now(container, ref, schedule, task_ref, origin(request), traceparent(request.scope))
+        await run_now(container, ref, schedule, task_ref, origin(request), trace_context(request.scope))
         return ScheduleRun(id=ref.id, task_id=task_ref.id)
 
     @routes.delete("/{schedule_id:str}", "Delete a schedule", "The schedule is gone")

@@ -34,7 +34,7 @@ from ..auth.access import (
 )
 from ..bodies import read_as, read_body
 from ..cog_webhook import record_webhook
-from ..middleware import MAY_TAKE_LONG, traceparent, until_gone
+from ..middleware import MAY_TAKE_LONG, trace_context, until_gone
 from ..openapi.description import schema_of
 from ..openapi.examples import SUBMISSION_EXAMPLES
 from ..parameters import (
@@ -185,7 +185,7 @@ def task_routes(container: Container) -> list[RouteHandler]:
         owner, is_repeatable = request.user.subject, idempotency_key is not None
         body = await read_body(request)
         ref = made_ref(owner_token(owner), idempotency_key, new_ref, ref_for_key)
-        trace = traceparent(request.scope)
+        trace = trace_context(request.scope)
         asked = read_task(body, owner, settings.max_json_depth, repeatable=is_repeatable, trace=trace)
         handled = await container.submissions.submit(ref, asked, **origin(request))
         tasks, new = container.tasks, handled.appended

@@ -67,7 +67,8 @@ class PulledTask(Struct, kw_only=True, rename="camel"):
     parents: Raw | UnsetType = UNSET
     """Results of the tasks that it depends on, as other servers get them; missing: it depends on none."""
     trace: dict[str, str]
-    """Headers that name the request that submitted the task, to be sent along: `X-Request-Id`, `traceparent`."""
+    """Headers that name the request that submitted the task, to be sent along: `X-Request-Id`,
+    `traceparent`, `tracestate`."""
 
 
 class TakeAnswer(Struct, kw_only=True):

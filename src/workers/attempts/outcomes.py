@@ -36,6 +36,8 @@ PROGRESS_PAUSE_SECONDS = 0.5
 """Pause before a report that could not be stored is tried again; later ones wait in the server's connection."""
 
 
+TOO_LATE = "late"
+"""Name of the outcome of an attempt that was over for the log."""
 WORKER_LOST = Failed(kind="worker_lost", error="the worker that made the call is gone")
 LEASE_LOST = Failed(kind="worker_lost", error="the puller did not renew its lease")
 DEADLINE_PASSED = Failed(kind="timeout", error="the server did not report before the attempt's deadline")
@@ -149,10 +151,12 @@ class Outcomes:
 
     async def record(
         self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer, dialect: str = ""
-    ) -> bool:
+    ) -> str:
         """Record an outcome and set the timer it needs; then its queue message may be acked, or nak'ed if it returned.
 
-        An outcome that the log refuses (the task was cancelled, the attempt declared lost) is dropped; return False.
+        Return the name of the outcome, for metrics and spans.
+
+        An outcome that the log refuses (the task was cancelled, the attempt declared lost) is dropped: TOO_LATE.
         `dialect`: that the server spoke, for the metrics.
         Raises StoreUnavailable only if a timer could not be set.
         """
@@ -160,9 +164,9 @@ class Outcomes:
             outcome = await self._append(ref, server_id, claimed, answer)
         except Refused as refusal:
             log.info("outcome.dropped", task=ref.id, attempt=_reporter(claimed).attempt, reason=str(refusal))
-            outcome = "late"
+            outcome = TOO_LATE
         labelled(metrics.attempts, server_id, outcome, dialect).inc()
-        return outcome != "late"
+        return outcome
 
     async def report_cancel(self, ref: TaskRef, claimed: Known[TaskState], report: CancelReport) -> None:
         """Record what became of an attempt whose task was cancelled; if it was not, or NATS is away, do nothing."""
@@ -261,6 +265,23 @@ class Outcomes:
             await self._container.timers.watch_deadline(ref, state.facts.attempt, state.due_at(utc_now()))
         elif not (isinstance(state, Ended) and state.unreported):
             await self._container.timers.cancel("deadline", ref)
+
+
+def outcome_of(answer: Answer) -> str:
+    """Return the name of an answer's outcome for spans, as metrics have it."""
+    match answer:
+        case Completed():
+            return "succeeded"
+        case FailedByBackend():
+            return "failed"
+        case Accepted():
+            return "accepted"
+        case Busy():
+            return "busy"
+        case Unsent():
+            return "unsent"
+        case Failed(kind=kind):
+            return kind
 
 
 def after_answer(answer: Answer) -> CancelReport:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -34,18 +35,19 @@ from ...events.ids import TaskRef
 from ...events.task import TaskSubmitted
 from ...runtime import metrics
 from ...runtime.metrics import labelled
+from ...runtime.spans import TraceSpan, Tracing
 from ...scheduling.asks import OpenAsk
 from ...scheduling.redelivery import LONGEST_RETURN, growing
 from ...streams.jetstream.consumers import delivery_info
 from ...streams.leases import Membership
 from ...vault.sealing import SealingError, SecretMissing
-from ...wire.trace import Trace
+from ...wire.trace import Trace, TraceContext
 from ..fleet.circuit_breaker import CircuitBreaker, Consequence
 from ..fleet.server_keys import Misconfigured, ServerKeys
 from ..fleet.slots import Slots
 from .hand_over import HandOvers
 from .in_flight import InFlight
-from .outcomes import Outcomes, after_answer
+from .outcomes import TOO_LATE, Outcomes, after_answer, outcome_of
 from .parents import Parents, SentParents
 from .stale_delivery import LOOK_AGAIN, StaleDeliveries
 
@@ -60,6 +62,8 @@ UNSENT_PAUSE = timedelta(seconds=1)
 """Delay before a task is tried again that could not be sent: this process lacks descriptors or memory."""
 
 
+UNFAILED = {"succeeded", "accepted", "busy", "unsent", "cancelled", "returned", "reported", "given up", TOO_LATE}
+"""Outcomes that make no span an error."""
 NO_CALL = CancelReport("confirmed", "the server was not called")
 LOST_CALL = CancelReport("unconfirmed", "the worker ended before the server could be told")
 
@@ -115,6 +119,10 @@ class _UnderWay(Struct):
     """The call."""
     is_over: bool = False
     """The server has reported the end of the attempt while the call was open."""
+    span: TraceSpan | None = None
+    """None: no spans are exported."""
+    outcome: str = "unrecorded"
+    """For the span."""
 
     @property
     def is_cancelled(self) -> bool:
@@ -138,6 +146,7 @@ class AttemptRunner:
         self._secrets = container.secrets
         self._server_keys = ServerKeys(container)
         self._fleet = container.fleet
+        self._tracing = container.tracing
         self._backend = backend
         self._slots = slots
         self._in_flight = in_flight
@@ -226,6 +235,9 @@ class AttemptRunner:
             raise
         finally:
             self._forget(queued.ref, under_way)
+            if under_way.span is not None:
+                under_way.span.set_outcome(under_way.outcome, failed=under_way.outcome not in UNFAILED)
+                under_way.span.end()
 
     def _forget(self, ref: TaskRef, under_way: _UnderWay) -> None:
         """Record that an attempt is no longer under way; the next one of its task may be by now."""
@@ -247,7 +259,11 @@ class AttemptRunner:
             claimed = await self._claim(queued, server, token)
             if claimed is None:
                 return
-            answer = await self._call(queued, server, claimed, token, keys, parents, under_way)
+            call = partial(self._call, queued, server, claimed, token, keys, parents, under_way)
+            if self._tracing is None:
+                answer = await call(_submitted_in(queued))
+            else:
+                answer = await self._traced(self._tracing, queued, server, claimed, under_way, call)
             if answer is not None or under_way.is_over:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
                 judged = answer or Accepted(None)  # it accepted the task, and has reported
@@ -266,14 +282,14 @@ class AttemptRunner:
             if consequence is not None:
                 await self._circuit_breaker.update(server, consequence)
             return
-        is_recorded = await self._outcomes.record(
+        outcome = under_way.outcome = await self._outcomes.record(
             queued.ref, server_id, claimed, answer, self._dialect(queued, server).name
         )
         self._forget(queued.ref, under_way)  # a retry may come at once
         await self._release(queued, answer)
         if consequence is not None:
             await self._circuit_breaker.update(server, consequence)
-        if under_way.is_cancelled or not is_recorded:
+        if under_way.is_cancelled or outcome == TOO_LATE:
             await self._outcomes.report_cancel(queued.ref, claimed, after_answer(answer))
 
     async def _open_keys(self, queued: ReadyTask, server: Present) -> _Keys | None:
@@ -340,8 +356,12 @@ class AttemptRunner:
         keys: _Keys,
         parents: SentParents | None,
         under_way: _UnderWay,
+        context: TraceContext,
     ) -> Answer | None:
-        """Call the server. None if the call was given up: the task was cancelled, or this worker ends."""
+        """Call the server, and pass on the trace context.
+
+        None if the call was given up: the task was cancelled, or this worker ends.
+        """
         state = claimed.state
         assert isinstance(state, Processing)
         under_way.attempt = state.facts.attempt
@@ -362,7 +382,7 @@ class AttemptRunner:
             model_key=keys.model_key,
             parents=None if parents is None else parents.sent(state.deadline),
             accepts=definition.accepts if definition else "any",
-            trace=Trace(queued.request_id, queued.submitted.trace),
+            trace=Trace(queued.request_id, context),
         )
         if self._is_given_up(under_way):
             return None
@@ -385,6 +405,32 @@ class AttemptRunner:
             if under_way.calling is None:
                 attempt.uncancel()
             under_way.calling = None
+
+    async def _traced(
+        self,
+        tracing: Tracing,
+        queued: ReadyTask,
+        server: Present,
+        claimed: Known[TaskState],
+        under_way: _UnderWay,
+        call: Callable[[TraceContext], Awaitable[Answer | None]],
+    ) -> Answer | None:
+        """Begin the span of an attempt, which ends with its outcome; make the call in a span of its own."""
+        assert isinstance(claimed.state, Processing)
+        submitted = queued.submitted
+        under_way.span = tracing.attempt(
+            _submitted_in(queued),
+            task_id=queued.ref.id,
+            task_type=submitted.task_type,
+            pool=submitted.pool,
+            attempt=claimed.state.facts.attempt,
+        )
+        dialect = self._dialect(queued, server).name
+        with tracing.call(under_way.span, server_id=server.server_id, dialect=dialect) as span:
+            answer = await call(span.context)
+            outcome = "given up" if answer is None else outcome_of(answer)
+            span.set_outcome(outcome, failed=outcome not in UNFAILED)
+            return answer
 
     async def _hand_over(self, queued: ReadyTask, server: Present, call: Call, under_way: _UnderWay) -> Accepted | None:
         """Hand an attempt to a puller; None if no request is open any more."""
@@ -413,13 +459,21 @@ class AttemptRunner:
 
     async def _give_up(self, queued: ReadyTask, claimed: Known[TaskState], under_way: _UnderWay) -> None:
         if under_way.is_over:
+            under_way.outcome = "reported"
             self._forget(queued.ref, under_way)
             await self._in_flight.ack(queued.message)
             return
         if under_way.is_cancelled:  # the log says so already
+            under_way.outcome = "cancelled"
             self._forget(queued.ref, under_way)  # a retry may come at once
             await self._in_flight.ack(queued.message)
             await self._outcomes.report_cancel(queued.ref, claimed, under_way.cancel_report)
             return
+        under_way.outcome = "returned"
         await self._outcomes.return_attempt(queued.ref, claimed, under_way.returned_because)
         await self._in_flight.nak(queued.message)
+
+
+def _submitted_in(queued: ReadyTask) -> TraceContext:
+    """Return the context that a task was submitted in."""
+    return TraceContext(queued.submitted.trace, queued.submitted.trace_state)
