@@ -10,6 +10,7 @@ import {
   lineOf,
   pathOf,
   readJson,
+  textAt,
   tokenText,
   valueAt,
   visibleLines,
@@ -140,4 +141,14 @@ test("a lone surrogate escape stays an escape in the text", () => {
   assert.equal(tokenText(json, 1), '"\\ud800"');
   assert.equal(decoded('"a\\nb"'), "a\nb");
   assert.equal(decoded('"cut'), "cut");
+});
+
+test("an element is taken out of a text as it was sent", () => {
+  const json = readJson('{"taskId":"x","events":[{"a":[1, 2]},{"event":{"n":12345678901234567890}}],"total":2}');
+  assert.equal(textAt(json, ["events", 1]), '{"event":{"n":12345678901234567890}}');
+  assert.equal(textAt(json, ["events", 0, "a"]), "[1, 2]");
+  assert.equal(textAt(json, ["total"]), "2");
+  assert.equal(textAt(json, ["events", 2]), null);
+  assert.equal(textAt(json, ["events", "a"]), null);
+  assert.equal(textAt(readJson('{"a":{"b":1', false), ["a"]), null);
 });

@@ -375,3 +375,47 @@ export function around(json: JsonText, line: number): number[] {
   for (let at = json.lines[line]?.parent ?? -1; at >= 0; at = json.lines[at]?.parent ?? -1) lines.push(at);
   return lines;
 }
+
+/** The text of a member of an object, or of an element of an array, found by keys and indexes; null: it is not there. */
+export function textAt(json: JsonText, path: readonly (string | number)[]): string | null {
+  let token = 0;
+  for (const step of path) {
+    const found = elementAt(json, token, step);
+    if (found === null) return null;
+    token = found;
+  }
+  const end = endOfValue(json, token);
+  return end === null ? null : json.text.slice(json.starts[token], json.ends[end]);
+}
+
+function codeAt(json: JsonText, token: number): number {
+  return json.kinds[token] === PUNCTUATION ? json.text.charCodeAt(json.starts[token] ?? 0) : 0;
+}
+
+/** The last token of the value that begins with a token; null: the text ends before. */
+function endOfValue(json: JsonText, first: number): number | null {
+  let depth = 0;
+  for (let token = first; token < json.tokens; token += 1) {
+    const code = codeAt(json, token);
+    if (code === 123 || code === 91) depth += 1;
+    if (code === 125 || code === 93) depth -= 1;
+    if (depth === 0) return token;
+  }
+  return null;
+}
+
+function elementAt(json: JsonText, opener: number, step: string | number): number | null {
+  const wanted = typeof step === "number" ? 91 : 123;
+  if (codeAt(json, opener) !== wanted) return null;
+  let token = opener + 1;
+  for (let index = 0; token < json.tokens && codeAt(json, token) !== 93 && codeAt(json, token) !== 125; index += 1) {
+    const value = wanted === 123 ? token + 2 : token;
+    if (wanted === 123 ? decoded(tokenText(json, token)) === step : index === step) {
+      return value < json.tokens ? value : null;
+    }
+    const end = endOfValue(json, value);
+    if (end === null) return null;
+    token = end + 2;
+  }
+  return null;
+}

@@ -74,6 +74,21 @@ export class LogBuffer {
     this.end(source);
   }
 
+  /** Forget everything. */
+  clear(): void {
+    this.rows = [];
+    this.dropped = 0;
+    this.characters = 0;
+    this.current = null;
+    for (const channel of Object.values(this.channels)) {
+      channel.style = PLAIN;
+      channel.row = null;
+      channel.width = 0;
+      channel.pending = "";
+    }
+    this.version += 1;
+  }
+
   /** The text of all rows, without styles. */
   text(): string {
     const parts: string[] = [];
