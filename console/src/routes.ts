@@ -23,5 +23,6 @@ export interface Route {
 
 export const ROUTES: Route[] = [
   { path: "/", name: "Overview", icon: "house", key: "o", load: () => import("./pages/overview.tsx") },
+  { path: "/task/{id}", name: "Task", load: () => import("./pages/task.tsx") },
   { path: "/tasks", name: "Tasks", icon: "list", key: "t", load: () => import("./pages/tasks.tsx") },
 ];

@@ -125,7 +125,8 @@ function rowOf(hold: Hold, task: { type: string; pool?: string; owner: string })
   return {
     kind: hold.kind,
     title: TITLES[hold.kind] ?? hold.kind,
-    text: sentence(hold.text),
+    // The parents are listed below it.
+    text: sentence(hold.kind === "parents" ? (hold.text.split(": ")[0] ?? "") : hold.text),
     release: hold.release,
     since: hold.since,
     meter: data.concurrency ? { used: data.counted ?? 0, most: data.concurrency } : null,

@@ -14,7 +14,6 @@ import { Duration, Exact, When } from "../parts/time.tsx";
 import { address, href, navigate, setQuery } from "../router.ts";
 import type { PageProps } from "../routes.ts";
 import { readsAll } from "../session.ts";
-import { bytes, count } from "../text/format.ts";
 import { Attempts } from "../task/Attempts.tsx";
 import { TaskActions } from "../task/actions.tsx";
 import { isActive, type Outline, TaskFeed } from "../task/feed.ts";
@@ -22,6 +21,7 @@ import { Safe } from "../task/Safe.tsx";
 import { Timeline } from "../task/Timeline.tsx";
 import { WhyCard } from "../task/WhyCard.tsx";
 import { seen, titleMark } from "../task/watch.ts";
+import { bytes, count } from "../text/format.ts";
 
 const BodyView = lazy(async () => (await import("../task/Body.tsx")).BodyView);
 const Output = lazy(async () => (await import("../task/Output.tsx")).Output);
@@ -99,7 +99,9 @@ function Task({ feed, task }: { feed: TaskFeed; task: Outline }) {
   useKeys("Task's tabs", [
     ...tabs.map((tab, index) => ({ key: String(index + 1), label: tab.label, run: () => choose(tab.id) })),
     { key: "w", label: "Why", run: () => document.querySelector<HTMLElement>(".why")?.scrollIntoView() },
-    ...(parent ? [{ key: "u", label: "Its first parent", run: () => navigate(href("/task/{id}", { id: parent })) }] : []),
+    ...(parent
+      ? [{ key: "u", label: "Its first parent", run: () => navigate(href("/task/{id}", { id: parent })) }]
+      : []),
     { key: "d", label: "What depends on it", run: () => choose("graph") },
     { key: "Shift+g", label: "The end of the output", run: () => choose("output") },
   ]);
@@ -196,7 +198,12 @@ function Panel({ feed, task, tab, onSequence }: PanelProps) {
       if (task.withheld) return <Withheld text={task.withheld} />;
       if (task.resultBytes === null) return <NoResult task={task} />;
       return (
-        <BodyView path={`${path}/result`} name={`${task.id}.result`} label="Result" version={story?.lastSequence ?? 0} />
+        <BodyView
+          path={`${path}/result`}
+          name={`${task.id}.result`}
+          label="Result"
+          version={story?.lastSequence ?? 0}
+        />
       );
   }
 }
@@ -210,7 +217,8 @@ function Withheld({ text }: { text: string }) {
 }
 
 function NoResult({ task }: { task: Outline }) {
-  if (task.status === "PROCESSING") return <EmptyState title="No result yet">Its server has sent none so far.</EmptyState>;
+  if (task.status === "PROCESSING")
+    return <EmptyState title="No result yet">Its server has sent none so far.</EmptyState>;
   if (task.status === "WAITING") return <EmptyState title="No result yet">The task has not ended.</EmptyState>;
   return <EmptyState title="No result">The task ended without one. The attempts say why.</EmptyState>;
 }
@@ -257,12 +265,13 @@ function Facts({ task, feed }: { task: Outline; feed: TaskFeed }) {
         )}
         <Fact name="attempt">
           {task.attempt} of {task.attempts}
-          {submission?.timeoutSeconds != null && (
-            <span class="muted">
-              , <Duration seconds={submission.timeoutSeconds} /> each
-            </span>
-          )}
         </Fact>
+        {submission?.timeoutSeconds != null && (
+          <Fact name="timeout">
+            <Duration seconds={submission.timeoutSeconds} />
+            <span class="muted"> an attempt</span>
+          </Fact>
+        )}
         {task.serverId && (
           <Fact name="server">
             <a href={href("/fleet/{id}", { id: task.serverId })}>
@@ -324,7 +333,9 @@ function Facts({ task, feed }: { task: Outline; feed: TaskFeed }) {
               </span>
             ))}
             {task.dependsOn.length > 3 && <span class="muted">and {count(task.dependsOn.length - 3)} more</span>}
-            {task.onParentFailure !== "fail" && <span class="muted fact-line">if one fails: {task.onParentFailure}</span>}
+            {task.onParentFailure !== "fail" && (
+              <span class="muted fact-line">if one fails: {task.onParentFailure}</span>
+            )}
           </Fact>
         )}
         {task.batchId && (

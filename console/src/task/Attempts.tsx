@@ -1,7 +1,7 @@
 /** The attempts of a task: where each ran, how long, and why it ended. Newest first. */
 import type { Attempt, TaskStory } from "../fold/task.ts";
-import { EmptyState } from "../parts/states.tsx";
 import { StateMark } from "../parts/StateMark.tsx";
+import { EmptyState } from "../parts/states.tsx";
 import { Duration, Exact, When } from "../parts/time.tsx";
 import { href } from "../router.ts";
 import { count } from "../text/format.ts";

@@ -21,7 +21,17 @@ const SHOWN_AT_ONCE = 2 * 1024 * 1024;
 const LARGEST_SHOWN = 64 * 1024 * 1024;
 
 /** `version`: changes when the body may have changed. */
-export function BodyView({ path, name, label, version }: { path: string; name: string; label: string; version: string | number }) {
+export function BodyView({
+  path,
+  name,
+  label,
+  version,
+}: {
+  path: string;
+  name: string;
+  label: string;
+  version: string | number;
+}) {
   const [wanted, setWanted] = useState(HEAD);
   const body = useResource(`${path} ${version} ${wanted}`, (signal) => readHead(path, wanted, signal));
   const { data } = body;
@@ -111,7 +121,7 @@ export function MediaList({ media, files, name }: { media: Media[]; files: FileR
 }
 
 function Shown({ kind, source, path }: { kind: string; source: string; path: string }) {
-  if (kind === "image") return <img src={source} alt={`The image at ${path}`} />;
+  if (kind === "image") return <img src={source} alt={path} />;
   if (kind === "audio") {
     // biome-ignore lint/a11y/useMediaCaption: it comes without any
     return <audio controls preload="metadata" src={source} aria-label={`The sound at ${path}`} />;

@@ -94,7 +94,17 @@ export function Events({ id, version, sequence }: Props) {
   );
 }
 
-function EventRow({ path, event, isOpen, onToggle }: { path: string; event: TaskEvent; isOpen: boolean; onToggle: () => void }) {
+function EventRow({
+  path,
+  event,
+  isOpen,
+  onToggle,
+}: {
+  path: string;
+  event: TaskEvent;
+  isOpen: boolean;
+  onToggle: () => void;
+}) {
   const size = Object.values(event.sizes ?? {}).reduce((sum, each) => sum + each, 0);
   const byRequest = !/^\d+$/.test(event.cause ?? "");
   return (

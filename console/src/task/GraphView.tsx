@@ -2,7 +2,17 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { TaskStatus } from "../api/types.ts";
 import { layOut } from "../graph/draw.ts";
-import { focusOn, type GraphNode, levelsOf, NODE_HEIGHT, NODE_WIDTH, neighbour, type Placed, stateOf, type TaskGraph } from "../graph/graph.ts";
+import {
+  focusOn,
+  type GraphNode,
+  levelsOf,
+  NODE_HEIGHT,
+  NODE_WIDTH,
+  neighbour,
+  type Placed,
+  stateOf,
+  type TaskGraph,
+} from "../graph/graph.ts";
 import { IdLink } from "../parts/IdLink.tsx";
 import { type Mark, markOf, Shape, StateMark } from "../parts/StateMark.tsx";
 import { href, navigate } from "../router.ts";
@@ -34,9 +44,7 @@ export function GraphView({ graph, current, label }: { graph: TaskGraph; current
           {plural(graph.nodes.length, "task")}, {plural(graph.edges.length, "dependency", "dependencies")}
         </span>
         {graph.truncated && (
-          <span class="meta">
-            There are more: the graph ends at its bound of {graph.truncated.by.join(" and ")}.
-          </span>
+          <span class="meta">There are more: the graph ends at its bound of {graph.truncated.by.join(" and ")}.</span>
         )}
         {placed === null && !asList && <span class="meta">Too large to draw: shown by levels.</span>}
         <span class="grow" />
@@ -46,7 +54,13 @@ export function GraphView({ graph, current, label }: { graph: TaskGraph; current
           </button>
         )}
         <span class="choices">
-          <button type="button" class="small" aria-pressed={!isList} disabled={placed === null} onClick={() => setAsList(false)}>
+          <button
+            type="button"
+            class="small"
+            aria-pressed={!isList}
+            disabled={placed === null}
+            onClick={() => setAsList(false)}
+          >
             graph
           </button>
           <button type="button" class="small" aria-pressed={isList} onClick={() => setAsList(true)}>
@@ -57,13 +71,7 @@ export function GraphView({ graph, current, label }: { graph: TaskGraph; current
       {isList ? (
         <Levels graph={shown} isBatch={current === undefined} />
       ) : placed ? (
-        <Drawing
-          graph={shown}
-          placed={placed}
-          current={current}
-          label={label}
-          onFocus={(id) => setFocus(id)}
-        />
+        <Drawing graph={shown} placed={placed} current={current} label={label} onFocus={(id) => setFocus(id)} />
       ) : (
         <p class="muted" role="status">
           Laying out…
@@ -147,7 +155,7 @@ function Drawing({ graph, placed, current, label, onFocus }: DrawingProps) {
             if (!place) return null;
             const state = stateOf(node);
             return (
-              // biome-ignore lint/a11y/useKeyWithClickEvents: the box has the keys
+              // biome-ignore lint/a11y/noStaticElementInteractions: the box has the keys
               <g
                 key={node.id}
                 class={`node node-${state} ${node.id === at ? "node-on" : ""} ${node.id === current ? "node-current" : ""}`}
@@ -218,7 +226,9 @@ function Levels({ graph, isBatch }: { graph: TaskGraph; isBatch: boolean }) {
           <h3>
             {nameOf(level.level, isBatch)}{" "}
             <span class="muted meta">
-              {level.counts.map(([state, number]) => `${number} ${state === "processing" ? "running" : state}`).join(", ")}
+              {level.counts
+                .map(([state, number]) => `${number} ${state === "processing" ? "running" : state}`)
+                .join(", ")}
             </span>
           </h3>
           <ul class="level-tasks">

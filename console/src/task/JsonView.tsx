@@ -110,9 +110,7 @@ export function JsonView({ json, label }: { json: JsonText; label: string }) {
         role="region"
         aria-label={label}
         tabIndex={0}
-        onScroll={(event) =>
-          setPlace({ top: event.currentTarget.scrollTop, height: event.currentTarget.clientHeight })
-        }
+        onScroll={(event) => setPlace({ top: event.currentTarget.scrollTop, height: event.currentTarget.clientHeight })}
       >
         <div class="viewer-space" style={{ height: `${seen.length * ROW}px` }}>
           <div class="viewer-rows" style={{ transform: `translateY(${first * ROW}px)` }}>
@@ -187,10 +185,23 @@ function LineView({ json, at, isFolded, current, onToggle, onWhole }: LineProps)
   );
 }
 
-function TokenView({ json, token, isFound, onWhole }: { json: JsonText; token: number; isFound: boolean; onWhole: (token: number) => void }) {
+function TokenView({
+  json,
+  token,
+  isFound,
+  onWhole,
+}: {
+  json: JsonText;
+  token: number;
+  isFound: boolean;
+  onWhole: (token: number) => void;
+}) {
   const kind = json.kinds[token] ?? BAD;
   const length = (json.ends[token] ?? 0) - (json.starts[token] ?? 0);
-  const text = length > LONGEST_SHOWN ? beginning(json.text.slice(json.starts[token], (json.starts[token] ?? 0) + LONGEST_SHOWN), LONGEST_SHOWN) : tokenText(json, token);
+  const text =
+    length > LONGEST_SHOWN
+      ? beginning(json.text.slice(json.starts[token], (json.starts[token] ?? 0) + LONGEST_SHOWN), LONGEST_SHOWN)
+      : tokenText(json, token);
   const space = kind === PUNCTUATION && (text === ":" || text === ",") ? " " : "";
   if (kind === PUNCTUATION) return `${text}${space}`;
   return (
@@ -227,7 +238,9 @@ function StringDialog({ json, token, onClose }: { json: JsonText; token: number;
       <pre class={`long-text ${isNumber ? "json-number" : ""}`} tabIndex={0}>
         <Safe text={beginning(text, LONGEST_IN_DIALOG)} />
       </pre>
-      {text.length > LONGEST_IN_DIALOG && <p class="muted">The first {plural(LONGEST_IN_DIALOG, "character")} are shown.</p>}
+      {text.length > LONGEST_IN_DIALOG && (
+        <p class="muted">The first {plural(LONGEST_IN_DIALOG, "character")} are shown.</p>
+      )}
     </Dialog>
   );
 }

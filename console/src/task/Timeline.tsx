@@ -1,6 +1,15 @@
 /** What happened when: one lane for waiting, one for each attempt; the same as a table. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { type Attempt, detailOf, type Phase, phasesUntil, type TaskEvent, type TaskStory, timesOf, titleOf } from "../fold/task.ts";
+import {
+  type Attempt,
+  detailOf,
+  type Phase,
+  phasesUntil,
+  type TaskEvent,
+  type TaskStory,
+  timesOf,
+  titleOf,
+} from "../fold/task.ts";
 import { useKeys } from "../parts/keys.ts";
 import { Shape } from "../parts/StateMark.tsx";
 import { Exact, now } from "../parts/time.tsx";
@@ -28,7 +37,8 @@ export function Timeline({ story, events, isCut }: { story: TaskStory; events: T
   const from = phases[0]?.from ?? story.submission?.at ?? until;
   const to = Math.max(from + 1, until);
   // A wait of hours beside a run of a second: the run would not be seen.
-  const isEven = even ?? phases.some((phase) => phase.kind === "running" && (phase.to ?? to) - phase.from < (to - from) * UNSEEN);
+  const isEven =
+    even ?? phases.some((phase) => phase.kind === "running" && (phase.to ?? to) - phase.from < (to - from) * UNSEEN);
   const scale = zoom ? linear(zoom[0], zoom[1]) : isEven ? byPhase(phases, from, to) : linear(from, to);
   const at = cursor === null ? -1 : events.findIndex((event) => event.sequence === cursor);
   const step = (by: number) => {
@@ -132,13 +142,16 @@ const WORDS: Record<Phase["kind"], string> = {
 };
 
 function summaryOf(phases: Phase[], story: TaskStory): string {
-  const parts = phases.map((phase) => `${WORDS[phase.kind]} ${duration(((phase.to ?? phase.from) - phase.from) / 1000)}`);
+  const parts = phases.map(
+    (phase) => `${WORDS[phase.kind]} ${duration(((phase.to ?? phase.from) - phase.from) / 1000)}`,
+  );
   const end = story.end ? `, then ${story.end.status.toLowerCase()}` : ", until now";
   return `${parts.slice(-12).join(", ")}${end}`;
 }
 
 function PhaseLine({ kind, x, width, y }: { kind: Phase["kind"]; x: number; width: number; y: number }) {
-  if (kind === "running") return <rect class="phase-running" x={x} y={y - 4} width={Math.max(2, width)} height="8" rx="2" />;
+  if (kind === "running")
+    return <rect class="phase-running" x={x} y={y - 4} width={Math.max(2, width)} height="8" rx="2" />;
   return <line class={`phase-${kind}`} x1={x} x2={x + Math.max(1, width)} y1={y} y2={y} />;
 }
 
@@ -156,7 +169,19 @@ interface LanesProps {
   onEvent: (sequence: number) => void;
 }
 
-function Lanes({ phases, attempts, scale, until, isOver, isEven, summary, events, cursor, onZoom, onEvent }: LanesProps) {
+function Lanes({
+  phases,
+  attempts,
+  scale,
+  until,
+  isOver,
+  isEven,
+  summary,
+  events,
+  cursor,
+  onZoom,
+  onEvent,
+}: LanesProps) {
   const box = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(800);
   const [drag, setDrag] = useState<[number, number] | null>(null);
@@ -173,9 +198,7 @@ function Lanes({ phases, attempts, scale, until, isOver, isEven, summary, events
   const height = (1 + attempts.length) * LANE + AXIS;
   const length = scale.to - scale.from;
   const start = phases[0]?.from ?? scale.from;
-  const marks = isEven
-    ? []
-    : ticks(length, Math.max(2, Math.floor(room / 110))).map((offset) => scale.from + offset);
+  const marks = isEven ? [] : ticks(length, Math.max(2, Math.floor(room / 110))).map((offset) => scale.from + offset);
   const placeOf = (event: PointerEvent) => {
     const bounds = box.current?.getBoundingClientRect();
     return Math.min(1, Math.max(0, (event.clientX - (bounds?.left ?? 0) - gutter) / room));
@@ -207,14 +230,15 @@ function Lanes({ phases, attempts, scale, until, isOver, isEven, summary, events
         {marks.map((at) => (
           <g key={at} class="tick">
             <line x1={x(at)} x2={x(at)} y1="0" y2={height - AXIS} />
-            <text x={x(at)} y={height - 6}>
-              {at === start ? clock(at, preferences.value.zone) : `+${duration((at - start) / 1000)}`}
+            <text class={x(at) > gutter + room - 40 ? "tick-end" : ""} x={x(at)} y={height - 6}>
+              {at === start ? clock(at, preferences.value.zone) : offsetOf(at - start)}
             </text>
           </g>
         ))}
         {isEven && (
           <text class="tick-text" x={gutter} y={height - 6}>
-            {clock(start, preferences.value.zone)}, {duration((scale.to - start) / 1000)} in all; lengths are not to scale
+            {clock(start, preferences.value.zone)}, {duration((scale.to - start) / 1000)} in all; lengths are not to
+            scale
           </text>
         )}
         <text class="lane-name" x="0" y={LANE / 2 + 4}>
@@ -284,9 +308,14 @@ function Bar({ attempt, y, x, scale, until, room, letters }: BarProps) {
   const length = duration((to - from) / 1000);
   const isSeen = to >= scale.from && from <= scale.to;
   const width = Math.max(3, x(to) - x(from));
-  const words = attempt.outcome === "running" || attempt.outcome === "succeeded" ? length : `${attempt.kind || OUTCOME_WORDS[attempt.outcome]}, ${length}`;
+  const words =
+    attempt.outcome === "running" || attempt.outcome === "succeeded"
+      ? length
+      : `${attempt.kind || OUTCOME_WORDS[attempt.outcome]}, ${length}`;
   const after = x(from) + width + 22;
-  const fits = after + words.length * 6.4 < room + 20;
+  const letterWidth = 6.6;
+  const fits = after + words.length * letterWidth < room + 20;
+  const fitsInside = !fits && width > words.length * letterWidth + 24;
   return (
     <g class={`bar-${mark}`}>
       <title>{`${label}: ${OUTCOME_WORDS[attempt.outcome]} after ${length}`}</title>
@@ -296,19 +325,28 @@ function Bar({ attempt, y, x, scale, until, room, letters }: BarProps) {
       {isSeen && (
         <>
           <rect class="attempt" x={x(from)} y={y - 7} width={width} height="14" rx="3" />
-          {attempt.marks.slice(-60).map((each) => (
-            <line key={each.sequence} class="progress-mark" x1={x(each.at)} x2={x(each.at)} y1={y - 4} y2={y + 4} />
+          {attempt.marks.slice(-60).map((each, index) => (
+            <line key={index} class="progress-mark" x1={x(each.at)} x2={x(each.at)} y1={y - 4} y2={y + 4} />
           ))}
           <g class={`state-${mark}`} transform={`translate(${x(from) + width + 4} ${y - 7}) scale(0.875)`}>
             <Shape mark={mark} progress={attempt.progress} />
           </g>
-          <text class={`bar-text ${fits ? "" : "bar-text-end"}`} x={fits ? after : x(from) - 6} y={y + 4}>
+          <text
+            class={fits || fitsInside ? "bar-text" : "bar-text bar-text-end"}
+            x={fits ? after : fitsInside ? x(from) + 8 : x(from) - 6}
+            y={y + 4}
+          >
             {words}
           </text>
         </>
       )}
     </g>
   );
+}
+
+/** Of a tick: milliseconds below a second, so that no two are equal. */
+function offsetOf(milliseconds: number): string {
+  return `+${milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : duration(milliseconds / 1000)}`;
 }
 
 function PhaseTable({ phases, attempts }: { phases: Phase[]; attempts: Attempt[] }) {
@@ -341,7 +379,11 @@ function PhaseTable({ phases, attempts }: { phases: Phase[]; attempts: Attempt[]
                 </td>
                 <td>{isRun && <Safe text={attempt?.server ?? ""} />}</td>
                 <td>
-                  {isRun && attempt ? `${OUTCOME_WORDS[attempt.outcome]} ${attempt.kind}` : <Safe text={phase.reason} />}
+                  {isRun && attempt ? (
+                    `${OUTCOME_WORDS[attempt.outcome]} ${attempt.kind}`
+                  ) : (
+                    <Safe text={phase.reason} />
+                  )}
                 </td>
               </tr>
             );

@@ -6,7 +6,7 @@ import { Icon } from "../parts/Icon.tsx";
 import { IdLink } from "../parts/IdLink.tsx";
 import { Meter } from "../parts/Meter.tsx";
 import { markOf, StateMark } from "../parts/StateMark.tsx";
-import { When } from "../parts/time.tsx";
+import { Duration, When } from "../parts/time.tsx";
 import { href } from "../router.ts";
 import { readsAll } from "../session.ts";
 import { count, plural } from "../text/format.ts";
@@ -70,7 +70,7 @@ function Row({ row }: { row: WhyRow }) {
         )}
         {row.since !== null && (
           <span class="muted">
-            since <When at={row.since} />
+            for <Duration from={row.since} />
           </span>
         )}
         {row.link && mayFollow && <a href={row.link.to}>{row.link.label}</a>}
@@ -106,7 +106,9 @@ function Running({ why }: { why: Why }) {
           times out <When at={running.deadline} />
         </span>
       )}
-      <span class="muted">{running.reportsByItself ? "the server reports by itself" : "the server answers with the result"}</span>
+      <span class="muted">
+        {running.reportsByItself ? "the server reports by itself" : "the server answers with the result"}
+      </span>
     </p>
   );
 }

@@ -79,13 +79,25 @@ export function TaskActions({ task, onDone }: { task: Outline; onDone: () => voi
   );
 }
 
-function Ask({ action, task, onDone, onClose }: { action: Action; task: Outline; onDone: () => void; onClose: () => void }) {
+function Ask({
+  action,
+  task,
+  onDone,
+  onClose,
+}: {
+  action: Action;
+  task: Outline;
+  onDone: () => void;
+  onClose: () => void;
+}) {
   const path = `/api/task/${encodeURIComponent(task.id)}/${action}`;
   const isOther = me.value !== null && me.value.subject !== task.owner;
   const run = async (reason: string) => {
     const body = reason ? { reason } : {};
     if (action === "delete") {
-      const answer = await post<{ done: number; refused: { reason: string }[] }>("/api/tasks/delete", { ids: [task.id] });
+      const answer = await post<{ done: number; refused: { reason: string }[] }>("/api/tasks/delete", {
+        ids: [task.id],
+      });
       const [refused] = answer.refused;
       if (refused) throw new Error(refused.reason);
     } else await post(path, body);

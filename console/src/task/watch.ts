@@ -36,7 +36,10 @@ export function seen(task: Outline): void {
   unwatch(task.id);
   const sign = SIGNS[task.status] ?? "●";
   titleMark.value = `${sign} ${task.status.toLowerCase()}: ${task.type}`;
-  toast(`${shortId(task.id)} (${task.type}): ${task.status.toLowerCase()}`, task.status === "FAILED" ? "failed" : "note");
+  toast(
+    `${shortId(task.id)} (${task.type}): ${task.status.toLowerCase()}`,
+    task.status === "FAILED" ? "failed" : "note",
+  );
 }
 
 const SIGNS: Record<string, string> = { FINISHED: "✓", FAILED: "✗", CANCELLED: "⊘" };
