@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { findRows, LogBuffer, type Row, windowOf } from "../src/text/log.ts";
-import { beginning, visible } from "../src/text/visible.ts";
+import { beginning, isPlain, visible } from "../src/text/visible.ts";
 
 function plain(row: Row | undefined): string {
   return (row?.spans ?? []).map((span) => span.text).join("");
@@ -110,6 +110,8 @@ test("marks of direction, controls and half characters are named", () => {
     shown.map((run) => run.text),
     ["a", "U+202E", "b", "U+0000", "U+D800", "c😀"],
   );
+  assert.ok(!isPlain("abc\u202e") && isPlain("<b>é😀\n"));
+  assert.deepEqual(visible("abc\u202e")[1]?.text, "U+202E");
   assert.deepEqual(visible("<b>"), [{ text: "<b>", isMark: false }]);
   assert.equal(beginning("a😀b", 2), "a");
 });

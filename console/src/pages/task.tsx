@@ -18,13 +18,13 @@ import { Attempts } from "../task/Attempts.tsx";
 import { TaskActions } from "../task/actions.tsx";
 import { isActive, type Outline, TaskFeed } from "../task/feed.ts";
 import { Safe } from "../task/Safe.tsx";
-import { Timeline } from "../task/Timeline.tsx";
 import { WhyCard } from "../task/WhyCard.tsx";
 import { seen, titleMark } from "../task/watch.ts";
 import { bytes, count } from "../text/format.ts";
 
 const BodyView = lazy(async () => (await import("../task/Body.tsx")).BodyView);
-const Output = lazy(async () => (await import("../task/Output.tsx")).Output);
+const Output = lazy(async () => (await import("../task/OutputTab.tsx")).OutputTab);
+const Timeline = lazy(async () => (await import("../task/Timeline.tsx")).Timeline);
 const Events = lazy(async () => (await import("../task/Events.tsx")).Events);
 const Related = lazy(async () => (await import("../task/Related.tsx")).Related);
 
@@ -139,7 +139,11 @@ function Task({ feed, task }: { feed: TaskFeed; task: Outline }) {
               <Safe text={task.message} />
             </p>
           )}
-          {story && <Timeline story={story} events={feed.events.value} isCut={feed.isCut.value} />}
+          {story && (
+            <div class="timeline-place">
+              <Timeline story={story} events={feed.events.value} isCut={feed.isCut.value} />
+            </div>
+          )}
           <Tabs tabs={tabs} current={current} onChange={choose} label="Parts of the task" />
           <div class="task-panel" id={panelId(current)} role="tabpanel" aria-label={current}>
             <Panel feed={feed} task={task} tab={current} onSequence={openSequence} />
@@ -225,6 +229,10 @@ function NoResult({ task }: { task: Outline }) {
 
 function Facts({ task, feed }: { task: Outline; feed: TaskFeed }) {
   const submission = feed.story.value?.submission;
+  // Servers that report by callback have longer: the attempt says how long.
+  const attempt = feed.story.value?.attempts.at(-1);
+  const given = attempt?.deadline && attempt.startedAt ? (attempt.deadline - attempt.startedAt) / 1000 : null;
+  const timeout = given === null ? (submission?.timeoutSeconds ?? null) : Math.round(given);
   const labels = (of: Record<string, string>) => Object.entries(of).map(([name, value]) => `${name}=${value}`);
   const isLink = readsAll.value;
   return (
@@ -266,9 +274,9 @@ function Facts({ task, feed }: { task: Outline; feed: TaskFeed }) {
         <Fact name="attempt">
           {task.attempt} of {task.attempts}
         </Fact>
-        {submission?.timeoutSeconds != null && (
+        {timeout !== null && (
           <Fact name="timeout">
-            <Duration seconds={submission.timeoutSeconds} />
+            <Duration seconds={timeout} />
             <span class="muted"> an attempt</span>
           </Fact>
         )}

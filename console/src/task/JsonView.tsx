@@ -152,6 +152,11 @@ function LineView({ json, at, isFolded, current, onToggle, onWhole }: LineProps)
   const closing = isFolded ? json.lines[line.closes] : undefined;
   if (closing) {
     tokens.push(
+      <span key="preview" class="json-preview">
+        <Safe text={previewOf(json, line.to, closing.from)} />
+      </span>,
+    );
+    tokens.push(
       <button key="folded" type="button" class="json-folded" onClick={onToggle}>
         {plural(line.size, "element")}
       </button>,
@@ -183,6 +188,19 @@ function LineView({ json, at, isFolded, current, onToggle, onWhole }: LineProps)
       </span>
     </div>
   );
+}
+
+const PREVIEW = 64;
+
+/** The beginning of what is folded, in one line. */
+function previewOf(json: JsonText, from: number, to: number): string {
+  let text = "";
+  for (let token = from; token < to && text.length < PREVIEW; token += 1) {
+    const start = json.starts[token] ?? 0;
+    const piece = json.text.slice(start, Math.min(json.ends[token] ?? 0, start + PREVIEW));
+    text += piece === ":" || piece === "," ? `${piece} ` : piece;
+  }
+  return text.length > PREVIEW ? `${beginning(text, PREVIEW)}…` : text;
 }
 
 function TokenView({

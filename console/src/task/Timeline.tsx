@@ -325,7 +325,7 @@ function Bar({ attempt, y, x, scale, until, room, letters }: BarProps) {
       {isSeen && (
         <>
           <rect class="attempt" x={x(from)} y={y - 7} width={width} height="14" rx="3" />
-          {attempt.marks.slice(-60).map((each, index) => (
+          {thinned(attempt.marks).map((each, index) => (
             <line key={index} class="progress-mark" x1={x(each.at)} x2={x(each.at)} y1={y - 4} y2={y + 4} />
           ))}
           <g class={`state-${mark}`} transform={`translate(${x(from) + width + 4} ${y - 7}) scale(0.875)`}>
@@ -342,6 +342,14 @@ function Bar({ attempt, y, x, scale, until, room, letters }: BarProps) {
       )}
     </g>
   );
+}
+
+const MOST_TICKS = 80;
+
+/** Some of many, evenly. */
+function thinned<T>(all: T[]): T[] {
+  const step = Math.ceil(all.length / MOST_TICKS);
+  return step > 1 ? all.filter((_, index) => index % step === 0) : all;
 }
 
 /** Of a tick: milliseconds below a second, so that no two are equal. */

@@ -6,7 +6,6 @@ import { foldTask, inOrder, type TaskEvent, type TaskStory } from "../fold/task.
 import type { Why } from "../fold/why.ts";
 import { follow, type StreamState } from "../live/stream.ts";
 import { isPaused } from "../parts/resource.ts";
-import { LogBuffer } from "../text/log.ts";
 
 export type Outline = Schema<"TaskOutline"> & { withheld?: string | null };
 type Page = { events: TaskEvent[]; nextAfter: number | null; nextBefore: number | null; total: number };
@@ -29,11 +28,8 @@ const STRUCTURE = [
 const STRUCTURE_SHOWN = 2_000;
 const MARKS_SHOWN = 200;
 const KEPT = 5_000;
-const OUTPUT_PAGE = 200;
 const REFRESH_MS = 300;
 const WAITING_MS = 5_000;
-/** How often the log is drawn while output comes. */
-const FLUSH_MS = 250;
 
 export const isActive = (status: string): boolean => status === "WAITING" || status === "PROCESSING";
 
@@ -53,19 +49,13 @@ export class TaskFeed {
   readonly streamError = signal<Error | null>(null);
   /** Events that the stream lacks: past the retention. */
   readonly gap = signal(false);
-  readonly log = new LogBuffer();
-  readonly logVersion = signal(0);
-  readonly logState = signal<"closed" | "loading" | "open">("closed");
-  /** The sequence before which older output may be loaded; null: there is none. */
-  readonly olderOutput = signal<number | null>(null);
+  /** Hears each report as it comes, with its output; null: nobody shows it. */
+  listener: ReportListener | null = null;
 
   private readonly aborting = new AbortController();
   private unfollow: (() => void) | null = null;
   private refreshing: ReturnType<typeof setTimeout> | undefined;
   private waiting: ReturnType<typeof setInterval> | undefined;
-  private flushing: ReturnType<typeof setTimeout> | undefined;
-  private outputs: TaskEvent[] = [];
-  private lastAttempt = 0;
 
   constructor(id: string) {
     this.id = id;
@@ -87,7 +77,6 @@ export class TaskFeed {
     this.aborting.abort();
     this.unfollow?.();
     clearTimeout(this.refreshing);
-    clearTimeout(this.flushing);
     clearInterval(this.waiting);
   }
 
@@ -109,29 +98,10 @@ export class TaskFeed {
     this.refreshing = setTimeout(() => void this.refresh(), REFRESH_MS);
   }
 
-  /** Load the newest output, and follow it from there. */
-  async openLog(): Promise<void> {
-    if (this.logState.peek() !== "closed") return;
-    this.logState.value = "loading";
-    try {
-      await this.readOutput();
-      this.logState.value = "open";
-      this.followOn();
-    } catch (error) {
-      this.logState.value = "closed";
-      throw error;
-    }
-  }
-
-  /** Load a page of older output. */
-  async readOlder(): Promise<void> {
-    const before = this.olderOutput.peek();
-    if (before === null) return;
-    const page = await this.page({ before, event: "ProgressReported", limit: OUTPUT_PAGE });
-    this.olderOutput.value = page.nextBefore;
-    // Reports that came before the log had them have no sequence: they stay where they are.
-    this.outputs = [...inOrder(page.events), ...this.outputs].slice(-KEPT);
-    this.rebuildLog();
+  /** Have a listener hear the reports after the last one that it knows. */
+  listen(listener: ReportListener): void {
+    this.listener = listener;
+    this.followOn();
   }
 
   private async refresh(): Promise<void> {
@@ -160,7 +130,7 @@ export class TaskFeed {
     this.why.value = await get<Why>(`${this.path}/why`, { signal: this.aborting.signal });
   }
 
-  private page(query: Record<string, string | number | boolean | string[]>): Promise<Page> {
+  page(query: Record<string, string | number | boolean | string[]>): Promise<Page> {
     return get<Page>(`${this.path}/events`, { query, signal: this.aborting.signal });
   }
 
@@ -201,8 +171,7 @@ export class TaskFeed {
   private followOn(): void {
     this.unfollow?.();
     const events = this.events.peek();
-    const output = this.outputs.reduce((most, each) => Math.max(most, each.sequence), 0);
-    const last = Math.max(events[events.length - 1]?.sequence ?? 0, output);
+    const last = Math.max(events[events.length - 1]?.sequence ?? 0, this.listener?.lastSequence ?? 0);
     this.unfollow = follow(`${this.path}/stream`, {
       after: String(last),
       onMessage: (message) => this.hear(message as unknown as Heard),
@@ -246,43 +215,15 @@ export class TaskFeed {
         this.outline.value = { ...outline, progress, message };
       }
     }
-    if (this.logState.peek() === "closed") return;
-    this.outputs.push(recorded);
-    if (this.outputs.length > KEPT) this.outputs = this.outputs.slice(-KEPT);
-    this.write(recorded);
-    this.flushing ??= setTimeout(() => {
-      this.flushing = undefined;
-      this.logVersion.value += 1;
-    }, FLUSH_MS);
+    this.listener?.hear(recorded);
   }
+}
 
-  private async readOutput(): Promise<void> {
-    const page = await this.page({ before: "end", event: "ProgressReported", limit: OUTPUT_PAGE });
-    this.olderOutput.value = page.nextBefore;
-    this.outputs = inOrder(page.events);
-    this.rebuildLog();
-  }
-
-  private rebuildLog(): void {
-    this.log.clear();
-    this.lastAttempt = 0;
-    for (const recorded of this.outputs) this.write(recorded);
-    this.logVersion.value += 1;
-  }
-
-  private write({ event }: TaskEvent): void {
-    const attempt = typeof event.attempt === "number" ? event.attempt : 0;
-    const { output, lines } = event;
-    const isEmpty = (typeof output !== "string" || output === "") && (!Array.isArray(lines) || lines.length === 0);
-    if (isEmpty) return;
-    if (attempt !== this.lastAttempt) {
-      const server = this.story.peek()?.attempts.find((each) => each.number === attempt)?.server;
-      this.log.line(`attempt ${attempt}${server ? ` on ${server}` : ""}`, "mark");
-      this.lastAttempt = attempt;
-    }
-    if (Array.isArray(lines)) for (const line of lines) if (typeof line === "string") this.log.line(line);
-    if (typeof output === "string") this.log.output(output);
-  }
+/** What shows the output of a task. */
+export interface ReportListener {
+  /** Sequence of the last report that it has read from the log; 0: none. */
+  lastSequence: number;
+  hear: (report: TaskEvent) => void;
 }
 
 interface Heard {

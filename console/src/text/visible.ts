@@ -12,6 +12,9 @@ export interface Run {
 const MARK =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]|\udb40[\udc00-\udc7f]/g;
 
+/** Without a place of its own: `matchAll` begins at that of its expression. */
+const ANY_MARK = new RegExp(MARK.source);
+
 /** Split a text into what is shown as it is and names of what is not seen. */
 export function visible(text: string): Run[] {
   const runs: Run[] = [];
@@ -31,8 +34,7 @@ function nameOf(character: string): string {
 
 /** True if nothing in a text needs a name: the quick way for most texts. */
 export function isPlain(text: string): boolean {
-  MARK.lastIndex = 0;
-  return !MARK.test(text);
+  return !ANY_MARK.test(text);
 }
 
 /** The first characters of a text, without cutting a character in half. */

@@ -1,21 +1,26 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { EmptyState, Problem, Skeleton } from "../parts/states.tsx";
 import { isActive, type TaskFeed } from "./feed.ts";
 import { LogView } from "./LogView.tsx";
+import { OutputFeed } from "./output.ts";
 
 /** Output and log lines of a task. They are read when this is first shown. */
-export function Output({ feed }: { feed: TaskFeed }) {
+export function OutputTab({ feed }: { feed: TaskFeed }) {
+  const output = useMemo(() => new OutputFeed(feed), [feed]);
   const [error, setError] = useState<Error | null>(null);
   const open = () => {
     setError(null);
-    feed.openLog().catch((problem: Error) => setError(problem));
+    output.open().catch((problem: Error) => setError(problem));
   };
-  useEffect(open, [feed]);
+  useEffect(() => {
+    open();
+    return () => output.close();
+  }, [output]);
   if (error) return <Problem error={error} onRetry={open} />;
-  if (feed.logState.value !== "open") return <Skeleton rows={6} label="Loading: output" />;
-  const version = feed.logVersion.value;
+  if (!output.isOpen.value) return <Skeleton rows={6} label="Loading: output" />;
+  const version = output.version.value;
   const active = isActive(feed.outline.value?.status ?? "");
-  if (!feed.log.rows.length) {
+  if (!output.log.rows.length) {
     return (
       <EmptyState title={active ? "No output yet" : "No output"}>
         {active
@@ -24,14 +29,13 @@ export function Output({ feed }: { feed: TaskFeed }) {
       </EmptyState>
     );
   }
-  const isLive = active && feed.stream.value === "open";
   return (
     <LogView
-      log={feed.log}
+      log={output.log}
       version={version}
       name={feed.id}
-      isLive={isLive}
-      onOlder={feed.olderOutput.value === null ? null : () => feed.readOlder()}
+      isLive={active && feed.stream.value === "open"}
+      onOlder={output.older.value === null ? null : () => output.readOlder()}
     />
   );
 }
