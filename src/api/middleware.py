@@ -26,11 +26,13 @@ DOCS_POLICY = (
     b"connect-src 'self'; frame-ancestors 'none'"
 )
 CONSOLE_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    b"connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    b"media-src data: blob:; font-src 'self'; connect-src 'self'; worker-src 'self'; base-uri 'none'; "
+    b"form-action 'none'; frame-ancestors 'none'; "
     b"require-trusted-types-for 'script'; trusted-types console"
 )
-"""`data:` images are results that are shown in place. The one policy of trusted types is for addresses of workers."""
+"""`data:` and `blob:` are images, sounds and videos of results, which the page has fetched. The one policy of
+trusted types is for addresses of workers."""
 _COMMON = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
