@@ -19,6 +19,7 @@ from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
 from .direct_calls import DirectCall
 from .legacy.queue import queue_routes
+from .log_query import LogPages
 from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
@@ -33,6 +34,7 @@ from .routes.docs import docs_router
 from .routes.events import push_routes
 from .routes.graphs import graph_routes
 from .routes.history import history_routes
+from .routes.log import log_routes
 from .routes.me import me_routes
 from .routes.owners import owner_routes, quota_routes
 from .routes.pools import pool_routes
@@ -56,6 +58,7 @@ from .runpod.routes import runpod_router
 def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | None = None) -> list[RouteHandler]:
     """Return all routes under `/api`, without that prefix."""
     desk = alarms or AlarmDesk(container)
+    log_pages = LogPages(container)
     return [
         *task_routes(container),
         *result_routes(container),
@@ -67,6 +70,7 @@ def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | N
         *dead_letter_routes(container),
         *statistics_routes(container),
         *alarm_routes(desk),
+        *log_routes(log_pages),
         *queue_routes(container),
         *push_routes(container, tokens),
         *server_routes(container),

@@ -89,6 +89,8 @@ _WORDS: dict[type[Event], str] = {
     for vocabulary in (ServerEvent, TypeEvent, PoolEvent, OwnerEvent, WebhookEvent, ScheduleEvent)
     for event in get_args(vocabulary)
 } | {event: kind.word for event, kind in TASK_EVENTS.items()}
+EVENT_WORDS = {event.__name__: word for event, word in _WORDS.items()}
+"""The word of each class of events, by its name."""
 
 
 def kind_of(event: TaskEvent) -> TaskEventKind:
