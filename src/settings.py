@@ -8,12 +8,13 @@ A setting that is a secret can also be the content of a file: `TASKSTREAM_JWT_SE
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -40,6 +41,7 @@ Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Streams = Annotated[int, Meta(ge=0, le=1_000_000)]
 Processes = Annotated[int, Meta(ge=0, le=64)]
 Stored = Annotated[int, Meta(ge=0, le=2**60)]
+SettingSource = Literal["default", "environment", "file", "option"]
 PayloadAccess = Literal["roles", "granted"]
 Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
 
@@ -358,6 +360,56 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.health_interval_failing or self.health_interval / 2
 
 
+class DescribedSetting(NamedTuple):
+    """A setting as operators see it."""
+
+    name: str
+    """Of its variable."""
+    value: Any
+    """A secret is HIDDEN, and a URL has no password."""
+    default: Any
+    source: SettingSource
+    is_secret: bool
+    meaning: str
+
+
+def described(loaded: Settings, environ: Mapping[str, str] = os.environ) -> list[DescribedSetting]:
+    """Return every setting of a process, in order, and where its value is from. No file is read."""
+    defaults = Settings()
+    found = []
+    for (field, hint), (name, _, meaning) in zip(hints().items(), table(), strict=True):
+        value, default = getattr(loaded, field), getattr(defaults, field)
+        hides = is_secret(field) and value != default
+        found.append(
+            DescribedSetting(
+                name,
+                HIDDEN if hides else _without_password(value),
+                default,
+                _source_of(field, hint, value, default, environ),
+                is_secret(field),
+                meaning,
+            )
+        )
+    return found
+
+
+def _source_of(field: str, hint: Any, value: Any, default: Any, environ: Mapping[str, str]) -> SettingSource:
+    name = variable(field)
+    if is_secret(field) and environ.get(name + FILE, "").strip():
+        return "file"
+    if text := environ.get(name, "").strip():
+        with contextlib.suppress(InvalidSettings):
+            if _convert(name, HIDDEN, _raw(text, hint), hint) == value:
+                return "environment"
+    return "default" if value == default else "option"
+
+
+def _raw(text: str, hint: Any) -> Any:
+    """Return the text of a variable, or the parts of a list."""
+    is_list = "tuple" in str(hint)
+    return [part.strip() for part in re.split(r"[,\r\n]", text) if part.strip()] if is_list else text
+
+
 def variable(field: str) -> str:
     return PREFIX + field.upper()
 
@@ -395,9 +447,7 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
         if path:
             name, text = name + FILE, _content(name + FILE, path)
         if text:
-            is_list = "tuple" in str(hint)
-            raw = [part.strip() for part in re.split(r"[,\r\n]", text) if part.strip()] if is_list else text
-            values[field] = _convert(name, HIDDEN if is_secret(field) else repr(text), raw, hint)
+            values[field] = _convert(name, HIDDEN if is_secret(field) else repr(text), _raw(text, hint), hint)
     for field, value in overrides.items():
         if value is not None:
             values[field] = _convert(variable(field), repr(value), value, hints()[field])

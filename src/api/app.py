@@ -39,6 +39,7 @@ from .routes.me import me_routes
 from .routes.owners import owner_routes, quota_routes
 from .routes.pools import pool_routes
 from .routes.presets import preset_routes
+from .routes.processes import process_routes
 from .routes.results import result_routes
 from .routes.schedules import schedule_routes
 from .routes.server_history import server_history_routes
@@ -85,6 +86,7 @@ def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | N
         *webhook_routes(container),
         *schedule_routes(container),
         *me_routes(),
+        *process_routes(container),
     ]
 
 

@@ -18,12 +18,15 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from ..clock import utc_now
 from ..errors import Conflict, StoreError
 from ..runtime.service import Service
 from .buckets import Bucket, BucketEntry
@@ -43,8 +46,18 @@ class Presence(Struct, frozen=True, kw_only=True):
     """The presence of a process."""
 
     host: str
+    """Id of the space of its process id: the name of its machine, `/`, and more."""
     pid: int
     beat: int
+    version: str = ""
+    """Of the service; empty: of a version that did not say so."""
+    started_at: datetime | None = None
+    """UTC, by its own clock."""
+
+    @property
+    def host_name(self) -> str:
+        """Return the name of its machine; empty if unknown."""
+        return self.host.partition("/")[0]
 
 
 class Membership(Service):
@@ -55,6 +68,8 @@ class Membership(Service):
         self.id = f"{role}-{secrets.token_hex(4)}"
         self._bucket = bucket
         self._ttl = ttl_seconds
+        self._version = version("taskstream")
+        self._started_at = utc_now()
         self._beat = 0
         self._renewed_at = -1e9
         self.lapses = 0
@@ -99,7 +114,9 @@ class Membership(Service):
             return
         started = time.monotonic()
         self._beat += 1
-        presence = Presence(host=_pid_space(), pid=os.getpid(), beat=self._beat)
+        presence = Presence(
+            host=_pid_space(), pid=os.getpid(), beat=self._beat, version=self._version, started_at=self._started_at
+        )
         await self._bucket.put(f"process.{self.id}", msgspec.json.encode(presence))
         if not self._stopping.is_set():
             has_lapsed = not self.is_current
