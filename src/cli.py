@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,8 @@ from .runtime.process import cores
 from .settings import InvalidSettings, Settings
 
 LONGEST_TTL = 100 * 366 * 86_400
+NARROWEST_MEANING = 30
+"""Columns for the meaning of a setting; with fewer, it comes below the name."""
 OPERATORS_COMMANDS = {
     "top": "watch the service, full screen: what waits, runs, ended and is wrong",
     "doctor": "find what is wrong, with the command that corrects it",
@@ -107,15 +111,19 @@ def _parser(with_operators: Sequence[str] = tuple(OPERATORS_COMMANDS)) -> argpar
     up = _command(commands, "up", _up, "run API and worker, and a nats-server unless a NATS is given")
     _settings_options(up, "host", "port", "data_dir", "nats_url")
     up.add_argument(
-        "--cluster", type=int, choices=(1, 3, 5), help="number of nats-servers to start, as a cluster for trials"
+        "--cluster",
+        type=int,
+        choices=(1, 3, 5),
+        help="number of nats-servers to start, as a cluster for trials (TASKSTREAM_CLUSTER; default: 1)",
     )
-
-    up.add_argument("--apis", type=int, metavar="N", help="API processes, which share the port; default: 1")
+    up.add_argument(
+        "--apis", type=int, metavar="N", help="API processes, which share the port (TASKSTREAM_APIS; default: 1)"
+    )
     up.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="worker processes; 0: one process is API and worker; default: 1, or 0 on one core",
+        help="worker processes; 0: one process is API and worker (TASKSTREAM_WORKERS; default: 1, or 0 on one core)",
     )
 
     api = _command(commands, "api", _api, "run the API only")
@@ -123,7 +131,12 @@ def _parser(with_operators: Sequence[str] = tuple(OPERATORS_COMMANDS)) -> argpar
 
     worker = _command(commands, "worker", _worker, "run a worker only")
     _settings_options(worker, "nats_url")
-    worker.add_argument("--metrics-port", type=int, help="port that serves /metrics and /health")
+    worker.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="port that serves /metrics and /health (TASKSTREAM_METRICS_PORT; default: none)",
+    )
 
     token = _command(commands, "token", _later("token"), "print a development token, signed with TASKSTREAM_JWT_SECRET")
     token.add_argument("--sub", required=True, type=_subject, help="the `sub` claim: a user; of a server, its id")
@@ -183,6 +196,12 @@ def _parser(with_operators: Sequence[str] = tuple(OPERATORS_COMMANDS)) -> argpar
     )
     _data_options(resealing, "reseal the secrets of", "this data folder; a service may run on it")
 
+    completing = commands.add_parser("completion", help="print a script that completes commands in your shell")
+    completing.description = "Print a script that completes commands and options in your shell."
+    if "completion" in with_operators:
+        from .operator.completion import add_shells  # noqa: PLC0415
+
+        add_shells(completing, _parser)
     for noun, text in OPERATORS_COMMANDS.items():
         speaking = commands.add_parser(noun, help=text, description=f"{text[:1].upper()}{text[1:]}.")
         if noun in with_operators:
@@ -207,10 +226,17 @@ def _data_options(parser: argparse.ArgumentParser, verb: str, folder: str) -> No
 
 def _settings_options(parser: argparse.ArgumentParser, *fields: str) -> None:
     """Add an option for each setting; it wins over the setting's variable."""
-    meanings = {name: meaning for name, _, meaning in settings.table()}
+    known = {name: (default, meaning) for name, default, meaning in settings.table()}
     for field in fields:
-        kind = int if field == "port" else _text
-        parser.add_argument(f"--{field.replace('_', '-')}", help=meanings[settings.variable(field)], type=kind)
+        name, kind = settings.variable(field), int if field == "port" else _text
+        default, meaning = known[name]
+        text = f"{meaning} ({name}{f'; default: {default}' if default else ''})"
+        metavar = {"data_dir": "FOLDER", "nats_url": "URL"}.get(field, field.upper())
+        parser.add_argument(f"--{field.replace('_', '-')}", help=text.replace("%", "%%"), type=kind, metavar=metavar)
+    parser.epilog = (
+        "All other settings are environment variables: `taskstream settings` lists them. "
+        "An option wins over its variable."
+    )
 
 
 def _load(options: argparse.Namespace) -> Settings:
@@ -271,8 +297,23 @@ def _later(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _settings(_: argparse.Namespace) -> int:
-    for name, default, meaning in settings.table():
-        print(f"{name:<38} {default:<14} {meaning}")
+    """Print the settings: on a terminal in columns that fit, elsewhere one on a line."""
+    rows = settings.table()
+    if not sys.stdout.isatty():
+        for name, default, meaning in rows:
+            print(f"{name:<38} {default:<14} {meaning}")
+        return 0
+    width = shutil.get_terminal_size().columns
+    indent = max(len(name) for name, _, _ in rows) + 2
+    if width - indent < NARROWEST_MEANING:
+        indent = 4
+    for name, default, meaning in rows:
+        text = f"{meaning} (default: {default})" if default else meaning
+        wide = max(width - indent, NARROWEST_MEANING)
+        first, *others = textwrap.wrap(text, wide, break_on_hyphens=False) or [""]
+        print(f"{name:<{indent}}{first}" if indent > 4 else f"{name}\n{'':<{indent}}{first}")
+        for line in others:
+            print(f"{'':<{indent}}{line}")
     return 0
 
 

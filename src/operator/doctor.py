@@ -23,7 +23,7 @@ from .access import ServiceAccess, find_access
 from .client import OperatorClient, open_session
 from .commands import service_options
 from .failures import CommandFailed, ServiceRefused, Unreachable
-from .findings import FREE_SPACE, LOG, START, SYNC_CLOCKS, UPGRADE, Finding, FindingState, of_alarm
+from .findings import FREE_SPACE, LOG, START, SYNC_CLOCKS, UPGRADE, DoctorFinding, FindingState, of_alarm
 from .local_checks import local_findings
 from .output import Output
 from .text import duration, instant, plain, size
@@ -68,7 +68,7 @@ async def _run(options: argparse.Namespace, output: Output) -> int:
     return EXIT_FAILED if wrong else 0
 
 
-async def _findings(options: argparse.Namespace) -> AsyncIterator[Finding]:
+async def _findings(options: argparse.Namespace) -> AsyncIterator[DoctorFinding]:
     if not options.api_only:
         async for finding in local_findings():
             yield finding
@@ -77,14 +77,14 @@ async def _findings(options: argparse.Namespace) -> AsyncIterator[Finding]:
     try:
         access = find_access(options)
     except (InvalidSettings, CommandFailed) as error:
-        yield Finding("access", "problem", plain(error), "taskstream settings")
+        yield DoctorFinding("access", "problem", plain(error), "taskstream settings")
         return
     async with open_session() as session:
         async for finding in api_findings(OperatorClient(session, access)):
             yield finding
 
 
-def _print(output: Output, finding: Finding) -> None:
+def _print(output: Output, finding: DoctorFinding) -> None:
     if output.json:
         output.raw(msgspec.json.encode(finding))
         return
@@ -94,25 +94,25 @@ def _print(output: Output, finding: Finding) -> None:
         output.text(Text.assemble(("         fix: ", "dim"), (plain(finding.fix), "cyan")))
 
 
-async def api_findings(client: OperatorClient) -> AsyncIterator[Finding]:
+async def api_findings(client: OperatorClient) -> AsyncIterator[DoctorFinding]:
     """Yield what the service says about itself."""
     access = client.access
     before = utc_now()
     try:
         answer = await client.call("GET", "/health/ready", accepted={503})
     except Unreachable as failure:
-        yield Finding("API", "problem", str(failure), START)
+        yield DoctorFinding("API", "problem", str(failure), START)
         return
     except CommandFailed as failure:
-        yield Finding("API", "problem", str(failure), "export TASKSTREAM_URL=http://HOST:PORT")
+        yield DoctorFinding("API", "problem", str(failure), "export TASKSTREAM_URL=http://HOST:PORT")
         return
     ready = answer.body
     if not isinstance(ready, dict) or "nats" not in ready:
         text = f"{access.url} is not a Taskstream service"
-        yield Finding("API", "problem", text, "export TASKSTREAM_URL=http://HOST:PORT")
+        yield DoctorFinding("API", "problem", text, "export TASKSTREAM_URL=http://HOST:PORT")
         return
     status = ready["status"]
-    yield Finding(
+    yield DoctorFinding(
         "API",
         "ok" if status == "ok" else "problem" if answer.status == 503 else "warning",
         f"{access.url} ({access.url_from}) is {status}",
@@ -131,31 +131,31 @@ async def api_findings(client: OperatorClient) -> AsyncIterator[Finding]:
             yield finding
     else:
         for text in ready["warnings"]:
-            yield Finding("warning", "warning", text, LOG)
+            yield DoctorFinding("warning", "warning", text, LOG)
 
 
-def _version(ready: dict[str, Any]) -> Finding:
+def _version(ready: dict[str, Any]) -> DoctorFinding:
     ours, theirs = version("taskstream"), str(ready.get("version"))
     if ours == theirs:
-        return Finding("version", "ok", f"{theirs}, as this command")
-    return Finding("version", "warning", f"the service has {theirs}, and this command {ours}", UPGRADE)
+        return DoctorFinding("version", "ok", f"{theirs}, as this command")
+    return DoctorFinding("version", "warning", f"the service has {theirs}, and this command {ours}", UPGRADE)
 
 
-def _clock(headers: dict[str, str], before: datetime) -> Finding:
+def _clock(headers: dict[str, str], before: datetime) -> DoctorFinding:
     """Compare the service's clock, which is between the request and the answer."""
     try:
         said = parsedate_to_datetime(headers.get("date", "")).replace(tzinfo=UTC)
     except ValueError:
-        return Finding("clock", "skipped", "the answer has no date")
+        return DoctorFinding("clock", "skipped", "the answer has no date")
     after = utc_now()
     off = (said - after).total_seconds() if said > after else min((said - before).total_seconds(), 0.0)
     if abs(off) > LARGEST_CLOCK_DIFFERENCE_SECONDS:
         text = f"the service's clock differs from this machine's by {off:+.0f} s: tokens and times are wrong"
-        return Finding("clock", "problem", text, SYNC_CLOCKS)
-    return Finding("clock", "ok", "the service's clock agrees with this machine's")
+        return DoctorFinding("clock", "problem", text, SYNC_CLOCKS)
+    return DoctorFinding("clock", "ok", "the service's clock agrees with this machine's")
 
 
-def _store(ready: dict[str, Any]) -> list[Finding]:
+def _store(ready: dict[str, Any]) -> list[DoctorFinding]:
     storage = ready.get("storage") or {}
     found = []
     percent = storage.get("percent")
@@ -164,67 +164,67 @@ def _store(ready: dict[str, Any]) -> list[Finding]:
         is_full = not storage.get("accepting", True)
         state: FindingState = "problem" if is_full else "warning" if percent >= CROWDED_PERCENT else "ok"
         text += ": new tasks are refused" if is_full else ""
-        found.append(Finding("storage", state, text, "" if state == "ok" else FREE_SPACE))
+        found.append(DoctorFinding("storage", state, text, "" if state == "ok" else FREE_SPACE))
     durability = ready["nats"].get("durability")
     if durability == "always":
-        found.append(Finding("durability", "ok", "acknowledged writes are on disk"))
+        found.append(DoctorFinding("durability", "ok", "acknowledged writes are on disk"))
     return found
 
 
-async def _token(client: OperatorClient) -> AsyncIterator[Finding]:
+async def _token(client: OperatorClient) -> AsyncIterator[DoctorFinding]:
     access: ServiceAccess = client.access
     make = "export TASKSTREAM_TOKEN=$(taskstream token --sub NAME --role admin)    # where TASKSTREAM_JWT_SECRET is set"
     try:
         if access.bearer() is None:
-            yield Finding("token", "problem", "no token: only the service's health can be read", make)
+            yield DoctorFinding("token", "problem", "no token: only the service's health can be read", make)
             return
         me = (await client.get("/api/me")).body
     except ServiceRefused as refusal:
-        yield Finding("token", "problem", str(refusal), make)
+        yield DoctorFinding("token", "problem", str(refusal), make)
         return
     except CommandFailed as failure:
-        yield Finding("token", "problem", str(failure), LOG)
+        yield DoctorFinding("token", "problem", str(failure), LOG)
         return
     except InvalidSettings as error:
-        yield Finding("token", "problem", str(error), make)
+        yield DoctorFinding("token", "problem", str(error), make)
         return
     ends = instant(me["expiresAt"])
     left = (ends - utc_now()).total_seconds() if ends else 0.0
     who = f"{', '.join(me['roles']) or 'no role'} {me['subject']}"
     if not access.is_signed and left < SOON_SECONDS:
-        yield Finding("token", "warning", f"{who}: {access.token_from} ends in {duration(left)}", make)
+        yield DoctorFinding("token", "warning", f"{who}: {access.token_from} ends in {duration(left)}", make)
     elif not me["may"]["readAll"]:
-        yield Finding("token", "warning", f"{who} is no admin or auditor: the fleet cannot be checked", make)
+        yield DoctorFinding("token", "warning", f"{who} is no admin or auditor: the fleet cannot be checked", make)
         return
-    yield Finding("token", "ok", access.token_from if access.is_signed else f"{who}: {access.token_from}")
+    yield DoctorFinding("token", "ok", access.token_from if access.is_signed else f"{who}: {access.token_from}")
 
 
-async def _alarms(client: OperatorClient, ready: dict[str, Any]) -> AsyncIterator[Finding]:
+async def _alarms(client: OperatorClient, ready: dict[str, Any]) -> AsyncIterator[DoctorFinding]:
     try:
         answer = (await client.get("/api/alarms")).body
     except ServiceRefused as refusal:
-        yield Finding("alarms", "warning", str(refusal), LOG)
+        yield DoctorFinding("alarms", "warning", str(refusal), LOG)
         for text in ready["warnings"]:
-            yield Finding("warning", "warning", text, LOG)
+            yield DoctorFinding("warning", "warning", text, LOG)
         return
     for alarm in answer["alarms"]:
         yield of_alarm(alarm)
     for kind, count in answer["more"].items():
-        yield Finding(kind, "warning", f"{count} more of this kind", "taskstream doctor --json")
+        yield DoctorFinding(kind, "warning", f"{count} more of this kind", "taskstream doctor --json")
     if not answer["alarms"]:
-        yield Finding("alarms", "ok", "the service reports none")
+        yield DoctorFinding("alarms", "ok", "the service reports none")
 
 
-async def _backends(client: OperatorClient) -> AsyncIterator[Finding]:
+async def _backends(client: OperatorClient) -> AsyncIterator[DoctorFinding]:
     try:
         servers = [server async for page in client.pages("/api/servers") for server in page.body["servers"]]
     except ServiceRefused as refusal:
-        yield Finding("servers", "skipped", str(refusal))
+        yield DoctorFinding("servers", "skipped", str(refusal))
         return
     online = sum(server["status"] == "online" for server in servers)
     if not servers:
-        yield Finding("servers", "warning", "no server is registered, so no task can run", NO_SERVERS)
+        yield DoctorFinding("servers", "warning", "no server is registered, so no task can run", NO_SERVERS)
     else:
         state: FindingState = "ok" if online == len(servers) else "warning"
         fix = "" if state == "ok" else "taskstream servers list"
-        yield Finding("servers", state, f"{online} of {len(servers)} answer their health checks", fix)
+        yield DoctorFinding("servers", state, f"{online} of {len(servers)} answer their health checks", fix)

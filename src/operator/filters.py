@@ -161,4 +161,5 @@ def _chosen(allowed: Iterable[str]) -> Any:
                 raise argparse.ArgumentTypeError(f"{value!r} is not one of {', '.join(known)}")
         return values
 
+    choose.known = known  # type: ignore[attr-defined]  # for shell completion
     return choose

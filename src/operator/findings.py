@@ -47,7 +47,7 @@ FIXES = {
 """What to run for each kind of alarm; `{}` is its subject."""
 
 
-class Finding(Struct, frozen=True):
+class DoctorFinding(Struct, frozen=True):
     """The outcome of one check."""
 
     check: str
@@ -61,9 +61,9 @@ class Finding(Struct, frozen=True):
         return self.state in ("problem", "warning")
 
 
-def of_alarm(alarm: Mapping[str, Any]) -> Finding:
+def of_alarm(alarm: Mapping[str, Any]) -> DoctorFinding:
     """Return the finding for an alarm of the service."""
     kind = str(alarm["kind"])
     subject = (alarm.get("subject") or {}).get("id", "")
     fix = FIXES.get(kind, "taskstream doctor --json").format(shlex.quote(plain(subject)))
-    return Finding(kind, "problem" if alarm["severity"] == "critical" else "warning", plain(alarm["text"]), fix)
+    return DoctorFinding(kind, "problem" if alarm["severity"] == "critical" else "warning", plain(alarm["text"]), fix)

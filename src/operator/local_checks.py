@@ -28,7 +28,7 @@ from ..streams.topology.server_checks import ServerChecks, inspect, list_streams
 from ..vault.key_file import key_file, with_key_file
 from ..vault.sealing import Sealer
 from ..vault.secrets import SecretStore
-from .findings import FREE_SPACE, START, SYNC_CLOCKS, Finding
+from .findings import FREE_SPACE, START, SYNC_CLOCKS, DoctorFinding
 from .text import size
 
 NATS_SECONDS = 20.0
@@ -38,12 +38,12 @@ SYNC = "taskstream settings    # in nats.conf of every server: jetstream { sync_
 MONITOR = "export TASKSTREAM_NATS_MONITOR_URL=http://NATS_HOST:8222    # and restart the service"
 
 
-async def local_findings() -> AsyncIterator[Finding]:
+async def local_findings() -> AsyncIterator[DoctorFinding]:
     """Yield the findings of this machine. What it does not have is skipped."""
     try:
         found = settings_module.load()
     except InvalidSettings as error:
-        yield Finding("settings", "problem", str(error), "taskstream settings")
+        yield DoctorFinding("settings", "problem", str(error), "taskstream settings")
         return
     logs.configure(replace(found, log_level="error"))
     for finding in _of_settings(found):
@@ -53,12 +53,12 @@ async def local_findings() -> AsyncIterator[Finding]:
         try:
             found = with_key_file(found)
         except InvalidSettings as error:
-            yield Finding("seal keys", "problem", str(error), f"cp BACKUP/seal.key {shlex.quote(str(folder))}/")
+            yield DoctorFinding("seal keys", "problem", str(error), f"cp BACKUP/seal.key {shlex.quote(str(folder))}/")
         for finding in _of_folder(folder, found):
             yield finding
     elif found.nats_url is None:
         text = f"no {variable('nats_url')}, and no data in {folder}: the service runs elsewhere, or has never run"
-        yield Finding("NATS", "skipped", text)
+        yield DoctorFinding("NATS", "skipped", text)
         return
     for finding in _of_seal_keys(found):
         yield finding
@@ -70,19 +70,23 @@ def _has_store(folder: Path) -> bool:
     return (folder / STORE).is_dir()
 
 
-def _of_settings(found: Settings) -> Iterator[Finding]:
+def _of_settings(found: Settings) -> Iterator[DoctorFinding]:
     unknown = settings_module.unknown()
     for name in unknown:
-        yield Finding("settings", "warning", f"{name} is not a setting", f"unset {name}    # see `taskstream settings`")
+        yield DoctorFinding(
+            "settings", "warning", f"{name} is not a setting", f"unset {name}    # see `taskstream settings`"
+        )
     try:
         given = operator_settings()
     except InvalidSettings as error:
-        yield Finding("settings", "problem", str(error), "unset TASKSTREAM_TOKEN_FILE")
+        yield DoctorFinding("settings", "problem", str(error), "unset TASKSTREAM_TOKEN_FILE")
         return
     if not any(getattr(found, name) for name in KEYS):
         if not (given.token or given.token_file):
             make = "export TASKSTREAM_JWT_SECRET=$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')"
-            yield Finding("settings", "problem", "no key: set TASKSTREAM_JWT_SECRET, a public key or a JWKS URL", make)
+            yield DoctorFinding(
+                "settings", "problem", "no key: set TASKSTREAM_JWT_SECRET, a public key or a JWKS URL", make
+            )
             return
     else:
         from ..api.settings_check import check_settings  # noqa: PLC0415 - imports the API
@@ -90,17 +94,17 @@ def _of_settings(found: Settings) -> Iterator[Finding]:
         try:
             check_settings(found)
         except InvalidSettings as error:
-            yield Finding("settings", "problem", str(error), "taskstream settings")
+            yield DoctorFinding("settings", "problem", str(error), "taskstream settings")
             return
     if not unknown:
         count = len(found.shown())
-        yield Finding("settings", "ok", f"{count} differ from their defaults")
+        yield DoctorFinding("settings", "ok", f"{count} differ from their defaults")
 
 
-def _of_folder(folder: Path, found: Settings) -> Iterator[Finding]:
+def _of_folder(folder: Path, found: Settings) -> Iterator[DoctorFinding]:
     quoted = shlex.quote(str(folder))
     if not os.access(folder, os.W_OK | os.X_OK):
-        yield Finding("data folder", "problem", f"{folder} is not writable", f"chown -R $(id -un) {quoted}")
+        yield DoctorFinding("data folder", "problem", f"{folder} is not writable", f"chown -R $(id -un) {quoted}")
     space = shutil.disk_usage(folder)
     reserve = found.storage_reserve
     if reserve is None:
@@ -108,36 +112,38 @@ def _of_folder(folder: Path, found: Settings) -> Iterator[Finding]:
     text = f"{size(space.free)} free of {size(space.total)} at {folder}"
     if space.free < reserve:
         text += f", less than the reserve of {size(reserve)}: new tasks are refused"
-        yield Finding("disk", "problem", text, FREE_SPACE)
+        yield DoctorFinding("disk", "problem", text, FREE_SPACE)
     elif space.free < 2 * reserve:
-        yield Finding("disk", "warning", f"{text}: new tasks are refused below {size(reserve)}", FREE_SPACE)
+        yield DoctorFinding("disk", "warning", f"{text}: new tasks are refused below {size(reserve)}", FREE_SPACE)
     else:
-        yield Finding("disk", "ok", text)
+        yield DoctorFinding("disk", "ok", text)
     key = key_file(found)
     if key.exists() and key.stat().st_mode & OF_OTHERS:
         text = f"other users of this machine can read {key}"
-        yield Finding("seal keys", "problem", text, f"chmod 600 {shlex.quote(str(key))}")
+        yield DoctorFinding("seal keys", "problem", text, f"chmod 600 {shlex.quote(str(key))}")
 
 
-def _of_seal_keys(found: Settings) -> Iterator[Finding]:
+def _of_seal_keys(found: Settings) -> Iterator[DoctorFinding]:
     try:
         sealer = Sealer.for_secrets(found)
     except InvalidSettings as error:
-        yield Finding("seal keys", "problem", str(error), "taskstream seal-key    # makes a valid one")
+        yield DoctorFinding("seal keys", "problem", str(error), "taskstream seal-key    # makes a valid one")
         return
     if sealer.available:
-        yield Finding("seal keys", "ok", f"{len(sealer.fingerprints)} set; the newest has {sealer.fingerprints[0]}")
+        yield DoctorFinding(
+            "seal keys", "ok", f"{len(sealer.fingerprints)} set; the newest has {sealer.fingerprints[0]}"
+        )
     else:
         text = "none: API keys of servers and secrets of webhooks are refused"
         fix = "export TASKSTREAM_SEAL_KEYS=$(taskstream seal-key)    # the same for every process; keep it"
-        yield Finding("seal keys", "problem", text, fix)
+        yield DoctorFinding("seal keys", "problem", text, fix)
 
 
-async def _of_nats(found: Settings, folder: Path) -> AsyncIterator[Finding]:
+async def _of_nats(found: Settings, folder: Path) -> AsyncIterator[DoctorFinding]:
     embedded = found.nats_url is None
     url = url_of_running(folder) if embedded else found.nats_url
     if url is None:
-        yield Finding("NATS", "problem", f"the nats-server of {folder} does not run", START)
+        yield DoctorFinding("NATS", "problem", f"the nats-server of {folder} does not run", START)
         return
     start = START if embedded else "systemctl status nats    # on its machine; or correct TASKSTREAM_NATS_URL"
     connection: Connection | None = None
@@ -147,50 +153,52 @@ async def _of_nats(found: Settings, folder: Path) -> AsyncIterator[Finding]:
             checks = await inspect(
                 connection, found.nats_monitor_url, "always" if embedded else None, Access.from_settings(found)
             )
-            yield Finding("NATS", "ok", f"nats-server {checks.version} answers at {shown(url)}")
+            yield DoctorFinding("NATS", "ok", f"nats-server {checks.version} answers at {shown(url)}")
             for finding in _of_checks(checks):
                 yield finding
             async for finding in _of_streams(connection, found):
                 yield finding
     except InvalidSettings as error:
-        yield Finding("NATS", "problem", str(error), "taskstream settings")
+        yield DoctorFinding("NATS", "problem", str(error), "taskstream settings")
     except TaskstreamError as error:
-        yield Finding("NATS", "problem", str(error), start)
+        yield DoctorFinding("NATS", "problem", str(error), start)
     except TimeoutError:
-        yield Finding("NATS", "problem", f"no answer within {NATS_SECONDS:g} s: it may be electing a leader", start)
+        yield DoctorFinding(
+            "NATS", "problem", f"no answer within {NATS_SECONDS:g} s: it may be electing a leader", start
+        )
     finally:
         if connection is not None:
             await connection.close()
 
 
-def _of_checks(checks: ServerChecks) -> Iterator[Finding]:
+def _of_checks(checks: ServerChecks) -> Iterator[DoctorFinding]:
     match checks.durability:
         case "always":
-            yield Finding("durability of NATS", "ok", "it syncs before it acknowledges")
+            yield DoctorFinding("durability of NATS", "ok", "it syncs before it acknowledges")
         case "interval":
             text = "it acknowledges before it has synced: a power cut can lose acknowledged tasks"
-            yield Finding("durability of NATS", "problem", text, SYNC)
+            yield DoctorFinding("durability of NATS", "problem", text, SYNC)
         case "unknown":
-            yield Finding(
+            yield DoctorFinding(
                 "durability of NATS", "warning", "whether it syncs before it acknowledges is unknown", MONITOR
             )
     if abs(checks.clock_difference_ms) > 1_000:
         text = f"it differs from this machine's by {checks.clock_difference_ms / 1000:+.1f} s"
-        yield Finding("clock of NATS", "problem", text, SYNC_CLOCKS)
+        yield DoctorFinding("clock of NATS", "problem", text, SYNC_CLOCKS)
     else:
-        yield Finding("clock of NATS", "ok", "it agrees with this machine's")
+        yield DoctorFinding("clock of NATS", "ok", "it agrees with this machine's")
 
 
-async def _of_streams(connection: Connection, found: Settings) -> AsyncIterator[Finding]:
+async def _of_streams(connection: Connection, found: Settings) -> AsyncIterator[DoctorFinding]:
     present = (await list_streams(connection)).sizes
     wanted: list[dict[str, Any]] = list(streams(found))
     missing = sorted({str(stream["name"]) for stream in wanted} - present.keys())
     if missing:
         text = f"missing: {', '.join(missing)}; a start of the service makes them"
-        yield Finding("streams", "problem" if len(missing) < len(wanted) else "warning", text, START)
+        yield DoctorFinding("streams", "problem" if len(missing) < len(wanted) else "warning", text, START)
         return
     total = sum(stream.size_bytes for stream in present.values())
-    yield Finding("streams", "ok", f"all {len(wanted)} are there, {size(total)}")
+    yield DoctorFinding("streams", "ok", f"all {len(wanted)} are there, {size(total)}")
     try:
         lacking = await SecretStore(Bucket(connection, "secrets"), Sealer.for_secrets(found)).missing_key()
     except (StoreError, InvalidSettings):
@@ -198,4 +206,4 @@ async def _of_streams(connection: Connection, found: Settings) -> AsyncIterator[
     if lacking:
         text = f"the stored secrets are sealed with the key {lacking}, which this environment lacks"
         fix = "export TASKSTREAM_SEAL_KEYS=NEW,OLD    # with the lost key from your backup of seal.key"
-        yield Finding("seal keys", "problem", text, fix)
+        yield DoctorFinding("seal keys", "problem", text, fix)
