@@ -194,7 +194,7 @@ def test_every_list_has_pages_and_a_largest_page(document: dict[str, Any]) -> No
         )
         limits = [each["schema"] for each in methods["get"].get("parameters", []) if each["name"] == "limit"]
         assert bool(has_next) == bool(limits), path
-        bounded = ("/alarms", "/presets", "/quotas", "/stats", "/dead-letters/groups")
+        bounded = ("/alarms", "/presets", "/quotas", "/stats", "/dead-letters/groups", "/settings")
         assert not has_things or limits or "{" in path or path in bounded, path
         for schema in limits:
             assert 1 <= schema["default"] <= schema["maximum"] <= 5_000, path
