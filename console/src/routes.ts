@@ -1,6 +1,7 @@
 /** All pages. A page is one file in `pages/`, loaded when it is first shown. To add one, add a line. */
 import type { ComponentType } from "preact";
 import type { IconName } from "./parts/icons.ts";
+import { match, parseAddress } from "./router.ts";
 
 export interface PageProps {
   params: Record<string, string>;
@@ -26,3 +27,9 @@ export const ROUTES: Route[] = [
   { path: "/task/{id}", name: "Task", load: () => import("./pages/task.tsx") },
   { path: "/tasks", name: "Tasks", icon: "list", key: "t", load: () => import("./pages/tasks.tsx") },
 ];
+
+/** True: an address such as `#/fleet/gpu-3` leads to a page that exists. */
+export function hasPage(link: string): boolean {
+  const { path } = parseAddress(link);
+  return ROUTES.some((route) => match(route.path, path) !== null);
+}

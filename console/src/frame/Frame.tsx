@@ -6,6 +6,7 @@ import { isUnreachable, lastAnswer } from "../api/client.ts";
 import { Icon } from "../parts/Icon.tsx";
 import { isTyping, useKeys } from "../parts/keys.ts";
 import { isPaused } from "../parts/resource.ts";
+import { prefersDark } from "../parts/scheme.ts";
 import { Problem, Skeleton } from "../parts/states.tsx";
 import { now } from "../parts/time.tsx";
 import { Toasts } from "../parts/toasts.tsx";
@@ -15,6 +16,7 @@ import { type PageProps, ROUTES, type Route } from "../routes.ts";
 import { asking, isAdmin, me, readsAll, signOut, token } from "../session.ts";
 import { BulkCards } from "../tasks/bulk.tsx";
 import { clock, zoneName } from "../text/format.ts";
+import { AlarmStrip } from "./alarms.tsx";
 import { CallsDialog, KeysDialog } from "./dialogs.tsx";
 import { SignIn, SignInDialog } from "./SignIn.tsx";
 
@@ -54,6 +56,7 @@ export function Frame() {
       <div class="column">
         <Bar />
         <Notices />
+        <AlarmStrip />
         <CurrentPage />
       </div>
       <BulkCards />
@@ -122,9 +125,7 @@ function Mark() {
 }
 
 function Bar() {
-  const dark =
-    preferences.value.theme === "dark" ||
-    (preferences.value.theme === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
+  const dark = prefersDark.value;
   return (
     <header class="bar">
       <button
