@@ -18,9 +18,11 @@ import { BulkCards } from "../tasks/bulk.tsx";
 import { clock, zoneName } from "../text/format.ts";
 import { AlarmStrip } from "./alarms.tsx";
 import { CallsDialog, KeysDialog } from "./dialogs.tsx";
+import { Palette, type PaletteItem } from "./Palette.tsx";
 import { SignIn, SignInDialog } from "./SignIn.tsx";
 
-export const overlay = signal<"keys" | "calls" | null>(null);
+const MOD = /Mac|iPhone|iPad/.test(navigator.userAgent) ? "⌘" : "Ctrl";
+export const overlay = signal<"keys" | "calls" | "palette" | null>(null);
 const railOpen = signal(false);
 
 export function visibleRoutes(): Route[] {
@@ -31,6 +33,7 @@ export function visibleRoutes(): Route[] {
 
 export function Frame() {
   useKeys("Everywhere", [
+    { key: "Mod+k", label: "Go to a page, an id, an action", run: () => setOverlay("palette") },
     { key: "?", label: "Keys", run: () => setOverlay("keys") },
     { key: "i", label: "The calls that filled this page", run: () => setOverlay("calls") },
     { key: ".", label: "Pause or go on with live updates", run: () => setPaused(!isPaused.value) },
@@ -62,14 +65,24 @@ export function Frame() {
       <BulkCards />
       <Toasts />
       {asking.value !== null && <SignInDialog />}
+      {overlay.value === "palette" && <Palette pages={pageItems()} onClose={() => setOverlay(null)} />}
       {overlay.value === "keys" && <KeysDialog onClose={() => setOverlay(null)} />}
       {overlay.value === "calls" && <CallsDialog onClose={() => setOverlay(null)} />}
     </div>
   );
 }
 
-function setOverlay(to: "keys" | "calls" | null): void {
+function setOverlay(to: "keys" | "calls" | "palette" | null): void {
   overlay.value = to;
+}
+
+function pageItems(): PaletteItem[] {
+  return visibleRoutes().map((route) => ({
+    text: route.name,
+    note: route.key ? `page, keys g ${route.key}` : "page",
+    icon: route.icon ?? "list",
+    run: () => navigate(`#${route.path}`),
+  }));
 }
 
 function setPaused(paused: boolean): void {
@@ -138,6 +151,9 @@ function Bar() {
         }}
       >
         <Icon name="menu" size={20} />
+      </button>
+      <button type="button" class="search" onClick={() => setOverlay("palette")}>
+        <Icon name="search" /> <span>Search or paste an id</span> <kbd>{MOD} K</kbd>
       </button>
       <span class="bar-space" />
       <LiveState />
