@@ -27,6 +27,7 @@ NARROWEST_MEANING = 30
 OPERATORS_COMMANDS = {
     "top": "watch the service, full screen: what waits, runs, ended and is wrong",
     "doctor": "find what is wrong, with the command that corrects it",
+    "console": "open the web console with a token",
     "tasks": "list, explain, follow, submit, retry, cancel and delete tasks",
     "dead-letters": "list, retry and discard tasks that failed for good",
     "errors": "list errors in groups, the most frequent first",

@@ -17,6 +17,7 @@ NOUNS = {
     "webhooks": ("webhooks", "define"),
     "top": ("top", "define"),
     "doctor": ("doctor", "define"),
+    "console": ("console", "define"),
 }
 """Module and function that add the options of each noun. The others are not imported."""
 
