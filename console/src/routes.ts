@@ -26,6 +26,21 @@ export const ROUTES: Route[] = [
   { path: "/", name: "Overview", icon: "house", key: "o", load: () => import("./pages/overview.tsx") },
   { path: "/task/{id}", name: "Task", load: () => import("./pages/task.tsx") },
   { path: "/tasks", name: "Tasks", icon: "list", key: "t", load: () => import("./pages/tasks.tsx") },
+  {
+    path: "/dead-letters",
+    name: "Dead letters",
+    icon: "skull",
+    key: "d",
+    load: () => import("./pages/dead_letters.tsx"),
+  },
+  { path: "/fleet", name: "Fleet", icon: "server", key: "f", for: "readers", load: () => import("./pages/fleet.tsx") },
+  { path: "/fleet/new", name: "Register a server", load: () => import("./pages/register.tsx") },
+  { path: "/fleet/{id}", name: "Server", load: () => import("./pages/server.tsx") },
+  { path: "/fleet/{id}/edit", name: "Edit a server", load: () => import("./pages/register.tsx") },
+  { path: "/pools", name: "Pools and types", icon: "boxes", key: "p", load: () => import("./pages/pools.tsx") },
+  { path: "/types", name: "New type", load: () => import("./pages/type.tsx") },
+  { path: "/types/{name}", name: "Type", load: () => import("./pages/type.tsx") },
+  { path: "/limits", name: "Limits", icon: "gauge", key: "l", load: () => import("./pages/limits.tsx") },
 ];
 
 /** True: an address such as `#/fleet/gpu-3` leads to a page that exists. */
