@@ -69,11 +69,12 @@ function row(id: string, rates: Rates) {
       <td>
         <a href={href("/fleet/{id}", { id })}>{id}</a>
       </td>
-      <td>
+      <td class="heat-cells">
         <svg
           width={width}
           height={HEIGHT}
           viewBox={`0 0 ${width} ${HEIGHT}`}
+          preserveAspectRatio="none"
           role="img"
           aria-label={`${id}, minutes: ${said}`}
         >

@@ -81,7 +81,7 @@ export function Figures({ stats }: { stats: Stats }) {
     <Facts
       facts={[
         ["finished", count(happened.finished)],
-        ["failed", `${count(happened.failed)} (${rate ? percent(rate.share) : "–"} of attempts)`],
+        ["failed", `${count(happened.failed)}${rate ? `, ${percent(rate.share)} of attempts` : ""}`],
         ["attempts", count(happened.attempts)],
         ["wait p50 · p95", pair(happened.wait)],
         ["run p50 · p95", pair(happened.run)],

@@ -26,7 +26,7 @@ export function said(event: Fields): Said {
     case "ServerWentOffline":
       return { text: `offline${because(event)}`, tone: "bad" };
     case "ServerStatusReasonChanged":
-      return { text: `still so${because(event)}`, tone: "note" };
+      return { text: `the reason is now${because(event)}`, tone: "note" };
     case "MaintenanceStarted":
       return { text: `maintenance began${because(event)}`, tone: "warning" };
     case "MaintenanceEnded":
@@ -44,7 +44,10 @@ export function said(event: Fields): Said {
       return { text: `serves ${models.length ? models.join(", ") : "no model"}`, tone: "note" };
     }
     case "ServerRemoved":
-      return { text: `removed${because(event)}`, tone: "bad" };
+      return {
+        text: text(event.reason).startsWith("removed") ? text(event.reason) : `removed${because(event)}`,
+        tone: "bad",
+      };
     case "ServerRestored":
       return { text: `restored${because(event)}`, tone: "good" };
     case "ServerForgotten":

@@ -101,7 +101,13 @@ export default function Fleet({ query }: PageProps) {
         </a>
       ),
     },
-    { id: "pools", title: "Pools", minor: true, render: (each) => <PoolNames names={inPools.get(each.id)} /> },
+    {
+      id: "pools",
+      title: "Pools",
+      minor: true,
+      className: "roomy",
+      render: (each) => <PoolNames names={inPools.get(each.id)} />,
+    },
     {
       id: "load",
       title: "Running",
@@ -112,6 +118,7 @@ export default function Fleet({ query }: PageProps) {
       title: "Run p95",
       number: true,
       minor: true,
+      className: "roomy",
       render: (each) => <Duration seconds={rates.data?.get(each.id)?.run.p95} />,
     },
     {
@@ -124,6 +131,7 @@ export default function Fleet({ query }: PageProps) {
       id: "error",
       title: "Top error",
       minor: true,
+      className: "roomy",
       render: (each) => {
         const top = errors.data?.get(each.id);
         if (!top) return <span class="muted">–</span>;

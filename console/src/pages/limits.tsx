@@ -35,6 +35,8 @@ export default function LimitsPage({ query }: PageProps) {
   return readsAll.value ? <Everybody cursor={query.get("cursor")} /> : <Own />;
 }
 
+const HELD = ["parents", "time", "limit", "retry", "server-busy"].map((each) => `hold=${each}`).join("&");
+
 interface Row {
   owner: string;
   /** In force; null: they are those of the service, which are not known yet. */
@@ -120,11 +122,13 @@ function Everybody({ cursor }: { cursor: string | null }) {
     },
     {
       id: "held",
-      title: "Held by a limit",
+      title: "Held",
       number: true,
       render: (each) =>
         each.numbers?.held ? (
-          <a href={href("/tasks", {}, { owner: each.owner, hold: "limit" })}>of {count(each.numbers.held)} held</a>
+          <a href={`${href("/tasks", {}, { owner: each.owner })}&${HELD}`} title="By parents, a time, or a limit">
+            {count(each.numbers.held)}
+          </a>
         ) : (
           <span class="muted">0</span>
         ),

@@ -81,7 +81,7 @@ function PoolTable({ only, onPause }: { only: string | null; onPause: (pausing: 
     },
     { id: "state", title: "State", render: (each) => <PauseState pause={each.pause} /> },
     { id: "waiting", title: "Waiting", number: true, render: (each) => <Waiting pool={each} /> },
-    { id: "for", title: "For", className: "reasons", render: (each) => <Reasons pool={each} /> },
+    { id: "for", title: "For", wide: true, render: (each) => <Reasons pool={each} /> },
     { id: "oldest", title: "Oldest", number: true, render: (each) => <When at={each.oldestWaiting} /> },
     {
       id: "slots",
@@ -108,6 +108,7 @@ function PoolTable({ only, onPause }: { only: string | null; onPause: (pausing: 
       id: "types",
       title: "Types",
       minor: true,
+      className: "roomy",
       render: (each) => (
         <span title={each.types.join(", ")}>
           {each.types.slice(0, 3).join(", ")}
@@ -168,9 +169,16 @@ function Waiting({ pool }: { pool: Pool }) {
 
 function Reasons({ pool }: { pool: Pool }) {
   const found = waitingFor(pool.waitingFor);
-  if (!found.length) return <span class="muted">–</span>;
+  const pause = pool.pause?.reason;
+  if (!found.length && !pause) return <span class="muted">–</span>;
+  const all = [...(pause ? [`paused: ${pause}`] : []), ...found.map((each) => `${each.count} for ${each.text}`)];
   return (
-    <>
+    <span title={all.join(" · ")}>
+      {pause && (
+        <>
+          “{pause}”{found.length > 0 && " · "}
+        </>
+      )}
       {found.map(({ reason, text, count: number, needsHelp }, index) => {
         const hold = holdOf(reason);
         const words = `${count(number)} for ${text}`;
@@ -181,7 +189,7 @@ function Reasons({ pool }: { pool: Pool }) {
           </span>
         );
       })}
-    </>
+    </span>
   );
 }
 
@@ -190,9 +198,8 @@ export function PauseState({ pause }: { pause: Schema<"PauseInfo"> | null }) {
   return (
     <span title={pause.reason || "no reason was given"}>
       <StateMark mark="warning" word="paused" />{" "}
-      <span class="muted">
-        by {pause.by}, <When at={pause.since} />
-        {pause.reason && `: ${pause.reason}`}
+      <span class="muted roomy">
+        {pause.by}, <When at={pause.since} />
       </span>
     </span>
   );

@@ -144,7 +144,7 @@ export default function ServerPage({ params, query }: PageProps) {
             </>
           )}
           {found.maintenance && !found.activeTasks && !isGone && " · drained: nothing runs on it"}
-          {isGone && ` · by ${actorText(found.removed?.by ?? {})}`}
+          {isGone && found.removed?.by.kind !== "user" && ` · by ${actorText(found.removed?.by ?? {})}`}
         </span>
       </div>
       <div class="columns">
