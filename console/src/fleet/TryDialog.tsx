@@ -168,7 +168,7 @@ function Message({
       <h3>
         {title} <span class="muted">{bytes(body.bytes)}</span>
       </h3>
-      <pre class="code">{`${head}\n\n${body.text ?? "(not text)"}`}</pre>
+      <pre class="code" tabIndex={0}>{`${head}\n\n${body.text ?? "(not text)"}`}</pre>
     </>
   );
 }
@@ -177,7 +177,9 @@ function Body({ title, text }: { title: string; text: string }) {
   return (
     <>
       <h3>{title}</h3>
-      <pre class="code">{text}</pre>
+      <pre class="code" tabIndex={0}>
+        {text}
+      </pre>
     </>
   );
 }

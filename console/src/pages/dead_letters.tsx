@@ -5,13 +5,13 @@ import type { Schema, TaskSummary } from "../api/types.ts";
 import { BulkDialog } from "../fleet/BulkDialog.tsx";
 import type { Command, Target } from "../fleet/bulk.ts";
 import { topText } from "../fleet/dead.ts";
+import { Marked } from "../fleet/Marked.tsx";
 import { Chips, FilterBar, type FilterKey } from "../parts/Chips.tsx";
 import { type Column, DataTable, Pager } from "../parts/DataTable.tsx";
 import { IdLink } from "../parts/IdLink.tsx";
 import { useKeys } from "../parts/keys.ts";
 import { PageHead } from "../parts/Page.tsx";
 import { usePoll } from "../parts/resource.ts";
-import { StateMark } from "../parts/StateMark.tsx";
 import { EmptyState, Problem } from "../parts/states.tsx";
 import { Tabs } from "../parts/Tabs.tsx";
 import { Trend } from "../parts/Trend.tsx";
@@ -182,7 +182,7 @@ function GroupTable({
     {
       id: "kind",
       title: by === "error" ? "Kind" : "Kinds",
-      render: (each) => <StateMark mark="failed" word={each.kind ?? topText(each.kinds as Record<string, number>)} />,
+      render: (each) => <Marked mark="failed" word={each.kind ?? topText(each.kinds as Record<string, number>)} />,
     },
     by === "error"
       ? {
@@ -275,7 +275,7 @@ function Letters({
   );
   const ids = [...selection];
   const columns: Column<TaskSummary>[] = [
-    { id: "kind", title: "Kind", render: (each) => <StateMark mark="failed" word={each.failureKind ?? "failed"} /> },
+    { id: "kind", title: "Kind", render: (each) => <Marked mark="failed" word={each.failureKind ?? "failed"} /> },
     { id: "id", title: "Task", render: (each) => <IdLink id={each.id} /> },
     { id: "type", title: "Type", render: (each) => each.type },
     { id: "owner", title: "Owner", minor: true, render: (each) => each.owner },

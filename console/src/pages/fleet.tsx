@@ -363,7 +363,13 @@ function Gone({ servers, onRestore }: { servers: Server[]; onRestore: (id: strin
   return (
     <section id="gone" class="block">
       <h2>Gone in {GONE_HOURS} h</h2>
-      <DataTable label="Gone servers" columns={columns} rows={servers.slice(0, SHOWN)} rowKey={(each) => each.id} />
+      <DataTable
+        keyless
+        label="Gone servers"
+        columns={columns}
+        rows={servers.slice(0, SHOWN)}
+        rowKey={(each) => each.id}
+      />
     </section>
   );
 }

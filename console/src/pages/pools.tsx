@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { get, post } from "../api/client.ts";
 import type { Schema } from "../api/types.ts";
 import { type Pool, usePools } from "../fleet/data.ts";
+import { Marked } from "../fleet/Marked.tsx";
 import { holdOf, slotsOf, sum, waitingFor } from "../fleet/reasons.ts";
 import { rulesText } from "../fleet/type_form.ts";
 import { type Column, DataTable } from "../parts/DataTable.tsx";
@@ -12,7 +13,6 @@ import { useKeys } from "../parts/keys.ts";
 import { Meter } from "../parts/Meter.tsx";
 import { PageHead } from "../parts/Page.tsx";
 import { usePoll } from "../parts/resource.ts";
-import { StateMark } from "../parts/StateMark.tsx";
 import { EmptyState, Problem } from "../parts/states.tsx";
 import { When } from "../parts/time.tsx";
 import { toast } from "../parts/toasts.tsx";
@@ -194,10 +194,10 @@ function Reasons({ pool }: { pool: Pool }) {
 }
 
 export function PauseState({ pause }: { pause: Schema<"PauseInfo"> | null }) {
-  if (!pause) return <StateMark mark="finished" word="open" />;
+  if (!pause) return <Marked mark="finished" word="open" />;
   return (
     <span title={pause.reason || "no reason was given"}>
-      <StateMark mark="warning" word="paused" />{" "}
+      <Marked mark="warning" word="paused" />{" "}
       <span class="muted roomy">
         {pause.by}, <When at={pause.since} />
       </span>
@@ -207,20 +207,7 @@ export function PauseState({ pause }: { pause: Schema<"PauseInfo"> | null }) {
 
 function TypeTable({ onPause }: { onPause: (pausing: Pausing) => void }) {
   const types = useTypes();
-  const [cursor, setCursor] = useState<TaskType | null>(null);
   const admin = isAdmin.value;
-  useKeys(
-    "Types",
-    admin
-      ? [
-          {
-            key: "e",
-            label: "Edit the type",
-            run: () => cursor && navigate(href("/types/{name}", { name: cursor.name })),
-          },
-        ]
-      : [],
-  );
   const columns: Column<TaskType>[] = [
     {
       id: "name",
@@ -258,7 +245,7 @@ function TypeTable({ onPause }: { onPause: (pausing: Pausing) => void }) {
         rows={types.data?.slice(0, 200)}
         rowKey={(each) => each.name}
         stale={types.isStale}
-        onCursor={setCursor}
+        keyless={readsAll.value}
         onOpen={(each) => navigate(href("/types/{name}", { name: each.name }))}
       />
     </section>

@@ -628,7 +628,9 @@ function Preview({ method, path, body }: { method: string; path: string; body: R
       <p class="mono meta">
         {method} {path}
       </p>
-      <pre class="code">{JSON.stringify(shown, null, 2)}</pre>
+      <pre class="code" tabIndex={0}>
+        {JSON.stringify(shown, null, 2)}
+      </pre>
       {"apiKey" in body && body.apiKey !== null && <p class="muted meta">The key is not shown.</p>}
     </div>
   );

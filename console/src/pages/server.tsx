@@ -1,9 +1,10 @@
 /** One server: what is wrong with it, what it runs, what failed on it, and its history. */
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { type ApiError, get } from "../api/client.ts";
 import type { Schema, TaskPage, TaskSummary } from "../api/types.ts";
 import { poolsByServer, type Server, usePools } from "../fleet/data.ts";
 import { Evidence } from "../fleet/Evidence.tsx";
+import { Marked } from "../fleet/Marked.tsx";
 import { Bars, Facts, Figures } from "../fleet/Rates.tsx";
 import { type ServerAction, ServerActionDialog } from "../fleet/ServerActions.tsx";
 import { actorText, said } from "../fleet/server_events.ts";
@@ -30,23 +31,37 @@ const RANGES = ["1h", "6h", "24h", "7d"];
 const RUNNING_SHOWN = 20;
 const EVENTS_SHOWN = 30;
 
-/** A server, also one that is gone. */
-async function readServer(id: string, signal: AbortSignal): Promise<Server> {
+/** Return a server, also one that is gone. `wasGone`: look there first. */
+async function readServer(id: string, wasGone: boolean, signal: AbortSignal): Promise<Server> {
+  const known = wasGone ? await readGone(id, signal) : undefined;
+  if (known) return known;
   try {
     return await get<Server>(`/api/servers/${encodeURIComponent(id)}`, { signal });
   } catch (error) {
-    if ((error as ApiError).status !== 404) throw error;
-    const query = { removed: true };
-    const page = await get<Schema<"ServerPage">>("/api/servers", { signal, query });
-    const gone = page.servers.find((each) => each.id === id);
+    if ((error as ApiError).status !== 404 || wasGone) throw error;
+    const gone = await readGone(id, signal);
     if (!gone) throw error;
     return gone;
   }
 }
 
+async function readGone(id: string, signal: AbortSignal): Promise<Server | undefined> {
+  const page = await get<Schema<"ServerPage">>("/api/servers", { signal, query: { removed: true } });
+  return page.servers.find((each) => each.id === id);
+}
+
 export default function ServerPage({ params, query }: PageProps) {
   const id = params.id ?? "";
-  const server = usePoll(`server ${id}`, (signal) => readServer(id, signal), 3000);
+  const wasGone = useRef(false);
+  const server = usePoll(
+    `server ${id}`,
+    async (signal) => {
+      const found = await readServer(id, wasGone.current, signal);
+      wasGone.current = found.removed !== null;
+      return found;
+    },
+    3000,
+  );
   const [acting, setActing] = useState<ServerAction | null>(null);
   const [trying, setTrying] = useState(false);
   const range = query.get("range") ?? "1h";
@@ -296,7 +311,7 @@ function Failures({ id, range }: { id: string; range: string }) {
   type Row = Schema<"ErrorSummary">;
   const columns: Column<Row>[] = [
     { id: "count", title: "Attempts", number: true, render: (each) => count(each.count) },
-    { id: "kind", title: "Kind", render: (each) => <StateMark mark="failed" word={each.kind ?? "other"} /> },
+    { id: "kind", title: "Kind", render: (each) => <Marked mark="failed" word={each.kind ?? "other"} /> },
     {
       id: "shape",
       title: "Error",
@@ -321,6 +336,7 @@ function Failures({ id, range }: { id: string; range: string }) {
       <h2>Failures by error, {range}</h2>
       {errors.error && !page && <Problem error={errors.error} />}
       <DataTable
+        keyless
         label="Failures by error"
         columns={columns}
         rows={page?.errors}
@@ -425,7 +441,9 @@ function Settings({ server }: { server: Server }) {
       {server.exchange && (
         <details>
           <summary>exchange{server.preset ? ` of the preset ${server.preset}` : ""}</summary>
-          <pre class="code">{JSON.stringify(server.exchange, null, 2)}</pre>
+          <pre class="code" tabIndex={0}>
+            {JSON.stringify(server.exchange, null, 2)}
+          </pre>
         </details>
       )}
       {server.dialectDetected && (

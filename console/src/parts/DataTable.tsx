@@ -36,6 +36,8 @@ interface Props<Row> {
   onSelection?: (selection: ReadonlySet<string>) => void;
   /** Rows that match no more: they stay, dimmed, until the next load. */
   dimmed?: (row: Row) => boolean;
+  /** True: keys reach the rows of another table of the page. */
+  keyless?: boolean;
   /** Of a service that does not answer. */
   stale?: boolean;
   empty?: ComponentChildren;
@@ -68,13 +70,18 @@ export function DataTable<Row>(props: Props<Row>) {
   const at = shown.findIndex((row) => rowKey(row) === cursor);
   const current = shown[at];
   useEffect(() => props.onCursor?.(current ?? null), [cursor]);
+  /** The page knows the row at once, not after the next paint: its keys may follow. */
+  const point = (key: string) => {
+    setCursor(key);
+    props.onCursor?.(shown.find((row) => rowKey(row) === key) ?? null);
+  };
 
   const go = (step: number, extend = false) => {
     const next = shown[Math.max(0, Math.min(shown.length - 1, at < 0 ? (step > 0 ? 0 : shown.length - 1) : at + step))];
     if (!next) return;
     const key = rowKey(next);
     if (extend && selection && onSelection) onSelection(new Set([...selection, key, ...(cursor ? [cursor] : [])]));
-    setCursor(key);
+    point(key);
     body.current?.querySelector<HTMLElement>(`[data-key="${CSS.escape(key)}"]`)?.focus();
   };
   const toggle = (key: string, extend = false) => {
@@ -89,7 +96,7 @@ export function DataTable<Row>(props: Props<Row>) {
     anchor.current = key;
     onSelection(next);
   };
-  useKeys(label, [
+  const bindings = [
     { key: "j", label: "Next row", run: () => go(1) },
     { key: "k", label: "Previous row", run: () => go(-1) },
     ...(onSelection
@@ -114,7 +121,8 @@ export function DataTable<Row>(props: Props<Row>) {
         ]
       : []),
     ...(onPeek ? [{ key: "o", label: "Look into the row", run: () => current && onPeek(current) }] : []),
-  ]);
+  ];
+  useKeys(label, props.keyless ? [] : bindings);
 
   if (rows === undefined) return <Skeleton rows={8} label={`Loading: ${label}`} />;
   if (rows.length === 0) return <>{empty ?? null}</>;
@@ -173,9 +181,9 @@ export function DataTable<Row>(props: Props<Row>) {
                 tabIndex={-1}
                 class={`${key === cursor ? "cursor" : ""} ${dimmed?.(row) ? "dimmed" : ""} ${props.rowClass?.(row) ?? ""}`}
                 aria-selected={selection ? selection.has(key) : undefined}
-                onFocus={() => setCursor(key)}
+                onFocus={() => point(key)}
                 onClick={(event) => {
-                  setCursor(key);
+                  point(key);
                   if ((event.target as HTMLElement).closest("a, button, input, label, summary")) return;
                   if (getSelection()?.toString()) return;
                   (onPeek ?? onOpen)?.(row);
