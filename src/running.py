@@ -20,6 +20,7 @@ from .api.auth.authenticator import Authenticator
 from .api.connections import ConnectionLimits, Connections, HttpConnection, WebSocketConnection, limits_of
 from .api.exchange import CLOSING
 from .api.middleware import RequestMiddleware
+from .api.operation_runner import OperationRunner
 from .api.settings_check import check_settings
 from .container import Container, open_container
 from .errors import StoreError
@@ -117,6 +118,10 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
     limits = limits_of(container.settings, raise_descriptor_limit())
     authenticator = Authenticator.from_settings(container.settings)
     container.start_index()
+    members = container.membership("api")
+    operations = OperationRunner(container, members)
+    await members.begin()
+    container.services.start(members, operations)
     try:
         async with serving(create_app(container, authenticator), sock, limits) as server:
             with contextlib.suppress(StoreError):  # a large index is filled while the API serves
@@ -125,6 +130,8 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
             container.pull_requests.end()
             container.feeds.hub.end()  # open streams would delay the end of the server
     finally:
+        await operations.stop()
+        await members.leave()
         await authenticator.close()
 
 

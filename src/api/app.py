@@ -36,6 +36,7 @@ from .routes.graphs import graph_routes
 from .routes.history import history_routes
 from .routes.log import log_routes
 from .routes.me import me_routes
+from .routes.operations import operation_routes
 from .routes.owners import owner_routes, quota_routes
 from .routes.pools import pool_routes
 from .routes.presets import preset_routes
@@ -69,6 +70,7 @@ def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | N
         *batch_routes(container),
         *bulk_routes(container),
         *dead_letter_routes(container),
+        *operation_routes(container),
         *statistics_routes(container),
         *alarm_routes(desk),
         *log_routes(log_pages),

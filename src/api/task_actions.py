@@ -11,7 +11,7 @@ from ..clock import utc_now
 from ..commands.task import decide
 from ..commands.task_commands import CancelTask, DeleteTask, RetryTask, TaskCommand
 from ..container import Container
-from ..errors import InvalidInput, NotFound, Refused
+from ..errors import InvalidInput, NotFound, Refused, UnreadableEvent
 from ..events.ids import TaskRef, owner_token, parse_task_id
 from ..events.task import NO_PLAN
 from .auth.access import ApiRequest, Origin, origin
@@ -21,6 +21,7 @@ TaskAction = Literal["cancel", "retry", "delete"]
 AT_ONCE = 64
 """Commands of one request that run at the same time."""
 NO_TASK = "there is no such task"
+UNREADABLE = "an event of its history does not decode"
 
 Find: TypeAlias = Callable[[str | None], Awaitable[tuple[list[TaskRef], str | None]]]
 """Returns a page of tasks that match a filter: takes the cursor of the page, returns that of the next one."""
@@ -28,13 +29,16 @@ Among: TypeAlias = Callable[[list[TaskRef]], Awaitable[Collection[TaskRef]]]
 """Returns those of the named tasks that the route is for."""
 
 
-def command_for(action: TaskAction, reason: str, subject: str) -> TaskCommand:
-    """Return the command for an action of a user. An empty `reason` is replaced by one with their name."""
+def command_for(action: TaskAction, reason: str, subject: str, *, bulk: bool = False) -> TaskCommand:
+    """Return the command for an action of a user. An empty `reason` is replaced by one with their name.
+
+    `bulk`: the task is one of very many.
+    """
     match action:
         case "cancel":
             return CancelTask(reason=reason or f"Cancelled by {subject}")
         case "retry":
-            return RetryTask(reason=reason or f"retried by {subject}")
+            return RetryTask(reason=reason or f"retried by {subject}", bulk=bulk)
         case "delete":
             return DeleteTask(reason=reason or f"Cancelled by {subject}")
 
@@ -52,8 +56,20 @@ async def give_command(container: Container, ref: TaskRef, command: TaskCommand,
 class BulkCommand:
     """One command for many tasks, and what came of it for each."""
 
-    def __init__(self, container: Container, signed: Origin, command: TaskCommand, *, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        container: Container,
+        signed: Origin,
+        command: TaskCommand,
+        *,
+        dry_run: bool = False,
+        at_once: int = AT_ONCE,
+        skips_unreadable: bool = False,
+    ) -> None:
+        """`skips_unreadable`: count a task whose history does not decode as refused, instead of raising."""
         self._container = container
+        self._at_once = at_once
+        self._skips_unreadable = skips_unreadable
         self._signed = signed
         self._command = command
         self._dry_run = dry_run
@@ -116,13 +132,17 @@ class BulkCommand:
                     self.refuse(NO_TASK, [ref])
                 except Refused as refusal:
                     self.refuse(str(refusal), [ref])
+                except UnreadableEvent:
+                    if not self._skips_unreadable:
+                        raise
+                    self.refuse(UNREADABLE, [ref])
                 else:
                     self._done += has_changed
                     self._unchanged += not has_changed
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(AT_ONCE):
+                for _ in range(self._at_once):
                     group.create_task(work())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None

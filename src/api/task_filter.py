@@ -6,9 +6,10 @@ searchable fields are parameters of their own: `label.region=eu`, `payload.custo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 from litestar import Request
 from litestar.di import Provide
@@ -23,7 +24,7 @@ from ..events.task import PRIORITIES, FailureKind
 from ..index import facts
 from ..index.facts import Hold
 from ..index.query import Key, Sort, Span, TaskQuery, read_cursor
-from ..instants import DURATION_PATTERN, LAST_MILLISECOND, RELATIVE_PATTERN
+from ..instants import DURATION_PATTERN, LAST_MILLISECOND, RELATIVE_PATTERN, iso, parse_instant
 from ..projections.dead_letters import KINDS
 from ..projections.task_view import Status
 from ..wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, filter_duration, filter_instant
@@ -35,6 +36,10 @@ from .schemas.bulk import MOST_NAMED, DeadLettersFilter, TaskSelection
 
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """Instants of filters are moved into these: arithmetic with them cannot overflow."""
+TIMES = ("since", "before", "after")
+"""Ends of the names of fields that are instants."""
+_RELATIVE = re.compile(RELATIVE_PATTERN)
+Selection = TypeVar("Selection", bound=TaskSelection)
 STATUSES: frozenset[Status] = frozenset(get_args(Status))
 HOLDS: frozenset[Hold] = frozenset(get_args(Hold))
 FAILURES: frozenset[FailureKind] = frozenset(get_args(FailureKind))
@@ -273,6 +278,16 @@ def dead_letter_filter(
         sort="ended",
         descending=False,
     )
+
+
+def fixed(given: Selection, now: datetime) -> Selection:
+    """Return a filter that selects the same later: with instants in the place of times ago."""
+    times = {
+        name: iso(parse_instant(value, now))
+        for name in given.__struct_fields__
+        if isinstance(value := getattr(given, name), str) and name.endswith(TIMES) and _RELATIVE.fullmatch(value)
+    }
+    return replace(given, **times)
 
 
 def sorted_by(query: TaskQuery, sort: str) -> TaskQuery:

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..errors import TaskstreamError
-from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
 FORMAT = 1
 """Version of the folder's format. If you raise it, older versions refuse new backups."""
@@ -34,7 +34,9 @@ MANIFEST = "manifest.json"
 SECRETS = "KV_secrets"
 RESULTS = "OBJ_results"
 DELIVERIES = "KV_deliveries"
-STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, SECRETS, DELIVERIES, RESULTS)
+STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, OPERATIONS, SECRETS, DELIVERIES, RESULTS)
+LATER = frozenset({OPERATIONS})
+"""Those that backups of earlier versions lack."""
 CHUNK_BYTES = 64 * 1024
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -133,6 +135,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
         """Return a stream's part. Raises KeyError."""
         return {part.name: part for part in self.streams}[name]
 
+    def has(self, name: str) -> bool:
+        """Return False for a stream that the version that made the backup did not have."""
+        return any(part.name == name for part in self.streams)
+
 
 class _Format(Struct):
     format: int
@@ -222,7 +228,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = msgspec.json.decode(text, type=Manifest)
     except msgspec.MsgspecError as error:
         raise NotABackup(folder, f"its {MANIFEST} does not decode: {error}") from None
-    missing = set(STREAMS) - {part.name for part in manifest.streams}
+    missing = set(STREAMS) - LATER - {part.name for part in manifest.streams}
     if missing:
         raise NotABackup(folder, f"its {MANIFEST} does not name {', '.join(sorted(missing))}")
     return manifest

@@ -22,18 +22,30 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..commands.operation import PauseOperation
 from ..container import Container, open_container
 from ..errors import UnreadableEvent
+from ..events.envelope import Actor
 from ..nats_server.cluster import PLAN
 from ..nats_server.config import CONFIG, with_values
 from ..nats_server.server import STORE, EmbeddedNats, end_stale_server, lock
+from ..projections.operations import load_operations, operation_refs
 from ..projections.webhooks import load_webhooks
 from ..settings import Settings, variable
 from ..streams.buckets import Bucket
 from ..streams.client.access import Access, without_external_nats
 from ..streams.client.connection import Connection, open_connection
 from ..streams.jetstream.api import ApiError, api, find_stream
-from ..streams.topology.definitions import DISPATCH, RETRIES, SCHEDULES, SERVERS, TASKS, WEBHOOKS, configurations
+from ..streams.topology.definitions import (
+    DISPATCH,
+    OPERATIONS,
+    RETRIES,
+    SCHEDULES,
+    SERVERS,
+    TASKS,
+    WEBHOOKS,
+    configurations,
+)
 from ..streams.topology.ensure import ensure_streams
 from ..streams.topology.epochs import epochs_in, new_epoch, read_extent
 from ..streams.topology.server_checks import Durability, inspect
@@ -65,7 +77,7 @@ from .verify import VerifyReport, verify_logs
 
 log = structlog.get_logger(__name__)
 
-ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, TASKS)
+ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, OPERATIONS, TASKS)
 """Streams that others refer to come first."""
 MARK = "taskstream.restored"
 """Metadata key of a restored stream; the value is when the backup was made."""
@@ -167,10 +179,11 @@ async def _into_nats(
             await _remove_unfinished(connection)
         await _require_empty(connection, settings)
         found_there = await _fill(connection, folder, manifest, settings, progress)
-        await _open_streams(connection, settings)
+        await _open_streams(connection, manifest, settings)
         await _create_queue(connection, settings, found_there.floor)
     async with await open_container(settings, url, durability) as container:
         await start_webhooks(container)
+        await pause_operations(container)
         if not found_there.faults:
             await rebuild(container)
     return Restored(manifest=manifest, report=found_there)
@@ -237,7 +250,7 @@ async def _fill(
     connection: Connection, folder: Path, manifest: Manifest, settings: Settings, progress: Progress
 ) -> VerifyReport:
     """Create every stream of a backup, closed, and verify them. Raises as `restore` does."""
-    for name in ORDER:
+    for name in filter(manifest.has, ORDER):
         await _put_back(connection, folder, manifest, manifest.part(name), settings, progress)
     return await verify_logs(connection, SecretStore(Bucket(connection, "secrets"), Sealer.for_secrets(settings)))
 
@@ -319,9 +332,9 @@ def _wanted(name: str, settings: Settings) -> dict[str, Any]:
     return next(wanted for wanted in configurations(settings) if wanted["name"] == name)
 
 
-async def _open_streams(connection: Connection, settings: Settings) -> None:
+async def _open_streams(connection: Connection, manifest: Manifest, settings: Settings) -> None:
     """Open the streams: give them their subjects, TASKS last."""
-    for name in ORDER:
+    for name in filter(manifest.has, ORDER):
         config = (await api(connection, f"STREAM.INFO.{name}"))["config"]
         await api(connection, f"STREAM.UPDATE.{name}", config | {"subjects": _wanted(name, settings)["subjects"]})
 
@@ -347,3 +360,17 @@ async def start_webhooks(container: Container) -> None:
         return
     for ref, webhook in registry.registered():
         await container.deliveries.start(ref, webhook.after, end)
+
+
+async def pause_operations(container: Container) -> None:
+    """Pause the operations that were running: what they did may be why there is a restore."""
+    refs = await operation_refs(container.reading, None)
+    try:
+        found = await load_operations(container.reading, refs)
+    except UnreadableEvent as error:
+        log.warning("restore.operations-unreadable", reason=str(error))
+        return
+    for ref, operation in found.items():
+        if operation.ending is None and not operation.paused:
+            command = PauseOperation(reason="restored from a backup; resume it if it is still wanted")
+            await container.commands.operations.handle(ref, command, by=Actor("system", "restore"))

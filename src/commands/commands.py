@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ..events.codec import (
     Codec,
+    operation_codec,
     owner_codec,
     pool_codec,
     schedule_codec,
@@ -16,13 +17,15 @@ from ..events.codec import (
     webhook_codec,
 )
 from ..events.envelope import Actor, Event
-from ..events.ids import ScheduleRef, TaskRef, WebhookRef
+from ..events.ids import OperationRef, ScheduleRef, TaskRef, WebhookRef
 from ..events.kinds import REPLACED_WORDS
+from ..events.operation import OperationEvent
 from ..events.owner import OwnerEvent
 from ..events.pool import PoolEvent
 from ..events.schedule import ScheduleEvent
 from ..events.server import ServerEvent
 from ..events.subjects import (
+    operation_root,
     owner_root,
     pool_root,
     schedule_root,
@@ -38,8 +41,8 @@ from ..events.webhook import WebhookEvent
 from ..streams.client.connection import Connection
 from ..streams.committer import Committer
 from ..streams.log import CondensedLog, LatestLog, Log
-from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
-from . import owner, pool, schedule, server, task, task_state, task_type, webhook
+from ..streams.topology.definitions import OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from . import operation, owner, pool, schedule, server, task, task_state, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
 from .task_commands import SubmitTask, TaskCommand
 from .task_state import TaskState
@@ -99,6 +102,15 @@ class Commands:
             schedule.UNCREATED,
             schedule.decide,
             schedule.evolve,
+        )
+        self.operations: Handler[OperationRef, operation.OperationState, operation.OperationCommand, OperationEvent] = (
+            Handler(
+                LatestLog(OPERATIONS, operation_codec, Committer(appending), reading, replicated=replicated),
+                operation_root,
+                operation.UNSTARTED,
+                operation.decide,
+                operation.evolve,
+            )
         )
 
     async def task(

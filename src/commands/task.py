@@ -264,7 +264,15 @@ def retry(command: commands.RetryTask, state: TaskState, now: datetime) -> Seque
                 raise RetryTooLate(task_holds.option(task_holds.late_kind(facts.plan)))
             if facts.plan.depends_on:
                 return [events.TaskHeld(reason=command.reason, renewed=True)]
-            return [events.TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, renewed=True)]
+            return [
+                events.TaskQueued(
+                    pool=facts.pool,
+                    priority=facts.priority,
+                    reason=command.reason,
+                    renewed=True,
+                    bulk=command.bulk,
+                )
+            ]
         case Ended():
             raise NotRetryable("finished")
         case Held() | Waiting():

@@ -158,6 +158,8 @@ class RetryTask(Struct, frozen=True, kw_only=True):
     """Queue a failed or cancelled task again, with a new budget of attempts."""
 
     reason: str
+    bulk: bool = False
+    """Into the bulk queue: it is one of many."""
 
 
 class DeleteTask(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from .envelope import Event, Recorded
 from .json_text import compact
+from .operation import OperationEvent
 from .owner import OwnerEvent
 from .pool import PoolEvent
 from .schedule import ScheduleEvent
@@ -71,3 +72,4 @@ pool_codec: Codec[PoolEvent] = Codec(Recorded[PoolEvent])
 owner_codec: Codec[OwnerEvent] = Codec(Recorded[OwnerEvent])
 webhook_codec: Codec[WebhookEvent] = Codec(Recorded[WebhookEvent])
 schedule_codec: Codec[ScheduleEvent] = Codec(Recorded[ScheduleEvent])
+operation_codec: Codec[OperationEvent] = Codec(Recorded[OperationEvent])

@@ -45,7 +45,7 @@ class Recorded(Struct, Generic[E], frozen=True, kw_only=True, omit_defaults=True
     """UTC, by the clock of the process that decided."""
     by: Actor
     cause: str = ""
-    """Cause of the event: a request id, or the sequence of an earlier event."""
+    """Cause of the event: a request id, the sequence of an earlier event, or `operation:<id>`."""
     event: E
 
 

@@ -78,6 +78,12 @@ class ScheduleRef(_Ref):
     __slots__ = ()
 
 
+class OperationRef(_Ref):
+    """Key of an operation on many tasks. Its id has the form of a task id."""
+
+    __slots__ = ()
+
+
 def token(text: str, longest: int = NAME_TOKEN_LENGTH) -> str:
     """Return `text` as one subject token of at most `longest` characters.
 
@@ -181,6 +187,26 @@ def schedule_for_key(owner: str, idempotency_key: str) -> ScheduleRef:
 def parse_schedule_id(schedule_id: str) -> ScheduleRef:
     """Return the key of a schedule id. Raises NotFound for any other text."""
     return ScheduleRef(*_parts(_TASK_ID, "schedule", schedule_id))
+
+
+def new_operation_ref(owner: str, now: datetime, chance: int) -> OperationRef:
+    """Return a new operation key of an owner token, from 80 random bits. Later keys sort after earlier ones."""
+    return OperationRef(*new_ref(owner, now, chance))
+
+
+def operation_for_key(owner: str, idempotency_key: str) -> OperationRef:
+    """Return the operation key for an owner's Idempotency-Key: always the same. No such key has a line break."""
+    return OperationRef(*ref_for_key(owner, f"operation\n{idempotency_key}"))
+
+
+def parse_operation_id(operation_id: str) -> OperationRef:
+    """Return the key of an operation's id. Raises NotFound for any other text."""
+    return OperationRef(*_parts(_TASK_ID, "operation", operation_id))
+
+
+def operation_cause(operation_id: str) -> str:
+    """Return the cause of events that an operation's command makes."""
+    return f"operation:{operation_id}"
 
 
 def run_ref(ref: ScheduleRef, occurrence: datetime) -> TaskRef:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from . import task
 from .envelope import Event
+from .operation import OperationEvent
 from .owner import OwnerEvent
 from .pool import PoolEvent
 from .schedule import ScheduleEvent
@@ -86,7 +87,7 @@ FREEING_WORDS = frozenset(_words("frees_slot"))
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _WORDS: dict[type[Event], str] = {
     event: _CAPITAL.sub("_", event.__name__).lower()
-    for vocabulary in (ServerEvent, TypeEvent, PoolEvent, OwnerEvent, WebhookEvent, ScheduleEvent)
+    for vocabulary in (ServerEvent, TypeEvent, PoolEvent, OwnerEvent, WebhookEvent, ScheduleEvent, OperationEvent)
     for event in get_args(vocabulary)
 } | {event: kind.word for event, kind in TASK_EVENTS.items()}
 EVENT_WORDS = {event.__name__: word for event, word in _WORDS.items()}

@@ -4,6 +4,7 @@ task.<owner>.<unique>.submitted.<pool>.<priority>         accepted and queued
 task.<owner>.<unique>.submitted.<pool>.<priority>-bulk    accepted and queued behind the first tasks of each owner
 task.<owner>.<unique>.submitted.<pool>.<priority>.held    accepted and held
 task.<owner>.<unique>.queued.<pool>.<priority>            released by the scheduler, or queued again
+task.<owner>.<unique>.queued.<pool>.<priority>-bulk       queued again with many others
 task.<owner>.<unique>.<event>[.<server>]                  every later event
 event.<owner>.<unique>.<event>…                           a copy of each of these, published once it is stored
 progress.<owner>.<unique>                                 progress before the log has it; stored nowhere
@@ -11,10 +12,12 @@ server.<id>.<event>      type.<name>.<event>              the fleet
 pool.<name>.<event>      owner.<owner>.<event>            pools, and limits of owners
 webhook.<owner>.<unique>.<event>                          webhooks
 schedule.<owner>.<unique>.<event>                         recurring schedules
+operation.<owner>.<unique>.<event>                        operations on many tasks
 timer.<kind>.…           due.<kind>.…                     a message dated in the future, and the message once it is due
 dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks of the first queue, copied by JetStream from
                                                           `submitted` and `queued`, and from due retries
 dispatch.<pool>.<priority>-bulk.<owner>.<unique>          ready tasks of the bulk queue, copied from `submitted`
+                                                          and `queued`
 scheduler.fence                                           fencing token: one in each batch of releases
 scheduler.backlog        scheduler.explain                its backlog report, and requests for why a task is held
 pull.ask.<server>        pull.report.<server>             to the worker that dispatches to a pulled server: the open
@@ -28,7 +31,7 @@ from typing import Literal, TypeAlias
 
 from . import task as tasks
 from .envelope import Event
-from .ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
+from .ids import OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, token
 from .kinds import QUIET_WORDS, TASK_EVENTS, word_of
 from .webhook import WebhookRegistered
 
@@ -38,6 +41,7 @@ TASK_SUBJECTS = "task.>"
 REPUBLISHED_SUBJECTS = "event.>"
 WEBHOOK_SUBJECTS = "webhook.>"
 SCHEDULE_SUBJECTS = "schedule.>"
+OPERATION_SUBJECTS = "operation.>"
 DISPATCH_SUBJECTS = "dispatch.>"
 FLEET = ("server.>", "type.>", "pool.>", "owner.>")
 LIVE_SUBJECTS = "progress.*.*"
@@ -95,6 +99,10 @@ def schedule_root(ref: ScheduleRef) -> str:
     return f"schedule.{ref.owner}.{ref.unique}"
 
 
+def operation_root(ref: OperationRef) -> str:
+    return f"operation.{ref.owner}.{ref.unique}"
+
+
 def event_subject(root: str, event: Event) -> str:
     """Return the subject of an event in the history that has this root."""
     subject = f"{root}.{word_of(type(event))}"
@@ -103,7 +111,7 @@ def event_subject(root: str, event: Event) -> str:
             queue = _queue(event.priority, bulk=event.bulk)
             return f"{subject}.{token(event.pool)}.{queue}{_HELD if event.held else ''}"
         case tasks.TaskQueued():
-            return f"{subject}.{token(event.pool)}.{event.priority}"
+            return f"{subject}.{token(event.pool)}.{_queue(event.priority, bulk=event.bulk)}"
         case (
             tasks.AttemptStarted()
             | tasks.AttemptFailed()
@@ -154,6 +162,11 @@ def schedule_ref(subject: str) -> ScheduleRef:
     return ScheduleRef(owner, unique)
 
 
+def operation_ref(subject: str) -> OperationRef:
+    _, owner, unique, _ = subject.split(".")
+    return OperationRef(owner, unique)
+
+
 # Filters
 
 
@@ -193,6 +206,10 @@ def webhook_registrations_filter(owner: str) -> str:
 
 def schedules_filter(owner: str | None, event: type[Event]) -> str:
     return f"schedule.{owner or '*'}.*.{word_of(event)}"
+
+
+def operations_filter(owner: str | None, event: type[Event]) -> str:
+    return f"operation.{owner or '*'}.*.{word_of(event)}"
 
 
 # Progress that the log does not have yet

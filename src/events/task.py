@@ -202,6 +202,8 @@ class TaskQueued(Event, frozen=True, kw_only=True):
     """The scheduler counted it towards all its limits."""
     submission: int = 0
     """Sequence of its submission, if no attempt was made since; 0: read its history."""
+    bulk: bool = False
+    """It is in the bulk queue of its pool and priority: it was queued again with many others."""
 
 
 class AttemptStarted(Event, frozen=True, kw_only=True):

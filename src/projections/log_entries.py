@@ -16,12 +16,19 @@ from ..errors import UnreadableEvent
 from ..events.envelope import Actor, ActorKind
 from ..events.ids import is_task_id, owner_token, token
 from ..events.kinds import EVENT_WORDS
-from ..events.subjects import FLEET, SCHEDULE_SUBJECTS, TASK_SUBJECTS, WEBHOOK_SUBJECTS, server_token
+from ..events.subjects import (
+    FLEET,
+    OPERATION_SUBJECTS,
+    SCHEDULE_SUBJECTS,
+    TASK_SUBJECTS,
+    WEBHOOK_SUBJECTS,
+    server_token,
+)
 from ..streams.jetstream.messages import Position
-from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
-LogName: TypeAlias = Literal["tasks", "fleet", "schedules", "webhooks"]
-SubjectKind: TypeAlias = Literal["task", "server", "type", "pool", "owner", "schedule", "webhook"]
+LogName: TypeAlias = Literal["tasks", "fleet", "schedules", "webhooks", "operations"]
+SubjectKind: TypeAlias = Literal["task", "server", "type", "pool", "owner", "schedule", "webhook", "operation"]
 ACTOR_KINDS: tuple[ActorKind, ...] = get_args(ActorKind)
 SUBJECT_KINDS: tuple[SubjectKind, ...] = get_args(SubjectKind)
 
@@ -51,11 +58,12 @@ LOGS: tuple[LogSource, ...] = (
     LogSource("fleet", SERVERS, FLEET, is_owned=False),
     LogSource("schedules", SCHEDULES, (SCHEDULE_SUBJECTS,), is_owned=True),
     LogSource("webhooks", WEBHOOKS, (WEBHOOK_SUBJECTS,), is_owned=True),
+    LogSource("operations", OPERATIONS, (OPERATION_SUBJECTS,), is_owned=True),
 )
 """Append only: a cursor has a position for each, in this order."""
 LOG_NAMES: tuple[LogName, ...] = tuple(log.name for log in LOGS)
 
-_BODIES = {"payload", "result", "custom_data", "lines", "output", "merged", "data", "indexed"}
+_BODIES = {"payload", "result", "custom_data", "lines", "output", "merged", "data", "indexed", "ids"}
 _NESTED = {"settings": "task"}
 """Fields with a body in them."""
 

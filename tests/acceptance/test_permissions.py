@@ -79,6 +79,7 @@ async def test_each_part_may_do_its_work_and_nothing_else(
         await push_does_its_work(service)
         await the_scheduler_does_its_work(service)
         await schedules_do_their_work(service)
+        await operations_do_their_work(service)
         await service.admin.post("/api/servers/echo/heartbeat", {})
         for action in ("pause", "resume"):
             assert (await service.admin.post(f"/api/pools/default/{action}")).status == 200
@@ -140,6 +141,15 @@ async def schedules_do_their_work(service: ServiceClients) -> None:
     await wait_until(has_fired, "the schedule to fire")
     assert len((await service.admin.get("/api/schedules"))["schedules"]) == 1
     assert (await service.admin.delete(f"/api/schedules/{created['id']}")).status == 200
+
+
+async def operations_do_their_work(service: ServiceClients) -> None:
+    """Cancel tasks, which are somebody else's, by an operation."""
+    carol = service.client("carol")
+    task_id = await carol.submit({"type": "slow", "payload": {}})
+    started = await carol.done("POST", "/api/operations", {"action": "cancel", "filter": {"type": ["slow"]}})
+    done = await carol.until(f"/api/operations/{started['id']}", lambda body: body["state"] == "done", "the end")
+    assert (done["counts"]["done"], (await carol.details(task_id))["status"]) == (1, "CANCELLED")
 
 
 async def test_what_is_forbidden_is_said_to_be_so(guarded: NatsServer) -> None:

@@ -12,7 +12,19 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct
 
-from taskstream.events import envelope, exchange, limits, owner, pool, schedule, server, task, task_type, webhook
+from taskstream.events import (
+    envelope,
+    exchange,
+    limits,
+    operation,
+    owner,
+    pool,
+    schedule,
+    server,
+    task,
+    task_type,
+    webhook,
+)
 from taskstream.events.envelope import NULL
 
 DEFAULTS: dict[type[Struct], dict[str, Any]] = {
@@ -45,7 +57,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "indexed": {},
     },
     task.TaskHeld: {"renewed": False},
-    task.TaskQueued: {"renewed": False, "granted": False, "submission": 0},
+    task.TaskQueued: {"renewed": False, "granted": False, "submission": 0, "bulk": False},
     task.AttemptStarted: {"token_digest": ""},
     task.AttemptAccepted: {"backend_task_id": None, "lease": None},
     task.ProgressReported: {
@@ -152,6 +164,21 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
     schedule.Counts: {"fired": 0, "skipped": 0, "failed": 0, "triggered": 0},
     schedule.ScheduleCreated: {"fingerprint": ""},
     schedule.ScheduleFailed: {"path": ""},
+    operation.OperationCounts: {"done": 0, "unchanged": 0, "refused": ()},
+    operation.OperationStarted: {
+        "is_admin": False,
+        "dead_letters": False,
+        "filter": NULL,
+        "ids": (),
+        "reason": "",
+        "dry_run": False,
+        "total": 0,
+        "total_capped": False,
+        "fingerprint": "",
+    },
+    operation.OperationAdvanced: {"ids": (), "cursor": "", "is_last": False},
+    operation.OperationPaused: {"reason": ""},
+    operation.OperationStopped: {"reason": ""},
 }
 
 

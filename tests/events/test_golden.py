@@ -16,6 +16,7 @@ from msgspec import NODEFAULT, Struct
 
 from taskstream.events.codec import (
     Codec,
+    operation_codec,
     owner_codec,
     pool_codec,
     schedule_codec,
@@ -25,6 +26,7 @@ from taskstream.events.codec import (
     webhook_codec,
 )
 from taskstream.events.envelope import Actor, Event, Recorded
+from taskstream.events.operation import OperationEvent
 from taskstream.events.owner import OwnerEvent
 from taskstream.events.pool import PoolEvent
 from taskstream.events.schedule import ScheduleEvent
@@ -42,6 +44,7 @@ VOCABULARIES: list[tuple[Any, Codec[Any]]] = [
     (OwnerEvent, owner_codec),
     (WebhookEvent, webhook_codec),
     (ScheduleEvent, schedule_codec),
+    (OperationEvent, operation_codec),
 ]
 CODECS: dict[str, Codec[Any]] = {
     event.__name__: codec for vocabulary, codec in VOCABULARIES for event in get_args(vocabulary)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from taskstream.events.ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
+from taskstream.events.ids import OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, token
+from taskstream.events.operation import OperationEvent, OperationResumed
 from taskstream.events.owner import OwnerEvent, OwnerLimitsRemoved
 from taskstream.events.pool import PoolEvent
 from taskstream.events.schedule import ScheduleDeleted, ScheduleEvent, ScheduleFired
@@ -28,6 +30,9 @@ from taskstream.events.subjects import (
     is_quiet,
     live_ref,
     live_subject,
+    operation_ref,
+    operation_root,
+    operations_filter,
     owner_root,
     pool_filter,
     pool_root,
@@ -70,6 +75,7 @@ from .test_golden import golden
 REF = TaskRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRS")
 HOOK = WebhookRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRT")
 SCHEDULE = ScheduleRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRV")
+OPERATION = OperationRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRX")
 TOKEN = re.compile(r"[A-Za-z0-9_=-]{1,64}")
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
@@ -90,6 +96,7 @@ def check(subject: str) -> list[str]:
     [
         (submitted(pool="text", priority="high"), "submitted.text.high"),
         (queued(), "queued.text.normal"),
+        (replace(queued(), bulk=True), "queued.text.normal-bulk"),
         (started(1, "s1"), "started.s1"),
         (attempt_failed(1, "s1"), "attempt_failed.s1"),
         (returned(1, "s1"), "attempt_returned.s1"),
@@ -114,6 +121,7 @@ HISTORIES: list[tuple[Any, str, str]] = [
     (OwnerEvent, owner_root("alice@example.com"), "owner.alice=40example=2Ecom"),
     (WebhookEvent, webhook_root(HOOK), f"webhook.{HOOK.owner}.{HOOK.unique}"),
     (ScheduleEvent, schedule_root(SCHEDULE), f"schedule.{SCHEDULE.owner}.{SCHEDULE.unique}"),
+    (OperationEvent, operation_root(OPERATION), f"operation.{OPERATION.owner}.{OPERATION.unique}"),
 ]
 
 
@@ -130,10 +138,11 @@ def test_every_event_has_a_subject_of_its_own_below_the_root_of_its_history(
         assert subject.startswith(f"{root}.")
 
 
-def test_a_subject_leads_back_to_its_task_webhook_or_schedule() -> None:
+def test_a_subject_leads_back_to_its_task_webhook_schedule_or_operation() -> None:
     assert task_ref(event_subject(task_root(REF), queued())) == REF
     assert webhook_ref(event_subject(webhook_root(HOOK), WebhookDeleted())) == HOOK
     assert schedule_ref(event_subject(schedule_root(SCHEDULE), ScheduleDeleted())) == SCHEDULE
+    assert operation_ref(event_subject(operation_root(OPERATION), OperationResumed())) == OPERATION
 
 
 def test_the_names_of_server_events_are_in_words() -> None:
@@ -193,11 +202,13 @@ def test_the_filters_over_the_log_of_tasks() -> None:
     assert tasks_filter("alice", "progressed") == "task.alice.*.progressed"
 
 
-def test_the_filters_over_the_logs_of_webhooks_and_schedules() -> None:
+def test_the_filters_over_the_logs_of_webhooks_schedules_and_operations() -> None:
     assert webhooks_filter(None) == "webhook.*.>"
     assert webhooks_filter("alice") == "webhook.alice.>"
     assert schedules_filter(None, ScheduleDeleted) == "schedule.*.*.schedule_deleted"
     assert schedules_filter("alice", ScheduleFired) == "schedule.alice.*.schedule_fired"
+    assert operations_filter(None, OperationResumed) == "operation.*.*.operation_resumed"
+    assert operations_filter("alice", OperationResumed) == "operation.alice.*.operation_resumed"
 
 
 def test_a_subject_of_a_task_leads_to_its_word_and_to_the_server_whose_slot_is_free() -> None:

@@ -11,7 +11,16 @@ from msgspec import Struct
 
 from ...errors import Forbidden, NotFound
 from ...events.envelope import Actor
-from ...events.ids import BatchRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
+from ...events.ids import (
+    BatchRef,
+    OperationRef,
+    ScheduleRef,
+    TaskRef,
+    WebhookRef,
+    owner_token,
+    parse_batch_id,
+    parse_task_id,
+)
 from ...projections.fleet import Fleet
 from ...push.open_streams import OpenStreams
 from ..middleware import MAY_TAKE_LONG, headers_of, request_id
@@ -254,7 +263,10 @@ def owned_batch(identity: Identity, batch_id: str, *override_roles: str) -> Batc
 
 
 def check_owner(
-    identity: Identity, ref: TaskRef | BatchRef | ScheduleRef | WebhookRef, kind: str, *override_roles: str
+    identity: Identity,
+    ref: TaskRef | BatchRef | ScheduleRef | WebhookRef | OperationRef,
+    kind: str,
+    *override_roles: str,
 ) -> None:
     """Raise NotFound unless the caller owns a task, batch, schedule or webhook, or may reach it by role.
 

@@ -36,6 +36,7 @@ from ..schemas import (
     legacy_queue,
     log,
     me,
+    operations,
     owners,
     pools,
     presets,
@@ -76,6 +77,7 @@ _MODULES = (
     legacy_queue,
     log,
     me,
+    operations,
     owners,
     pools,
     presets,
@@ -125,8 +127,8 @@ def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes
     found["TaskDetails"]["properties"]["result"] = _nullable_result(found["TaskDetails"]["properties"]["result"])
     document["webhooks"] = WEBHOOKS
     document["components"]["schemas"] = found
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
             if operation["tags"] == ["System"]:
                 operation["security"] = []
                 operation["responses"]["405"] = {
@@ -170,8 +172,8 @@ def _overlapping(content: dict[str, Any]) -> None:
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for operations in document["paths"].values():
-        yield from operations.values()
+    for methods in document["paths"].values():
+        yield from methods.values()
 
 
 def _nullable_result(schema: dict[str, Any]) -> dict[str, Any]:
@@ -329,6 +331,7 @@ def _config(release: str) -> OpenAPIConfig:
             Tag(name="Batches", description="Many tasks submitted, read and cancelled together"),
             Tag(name="Bulk", description="Commands to many tasks at once"),
             Tag(name="Dead letters", description="Tasks that failed after their last attempt: retry or discard them"),
+            Tag(name="Operations", description="Commands to all tasks of a filter, carried out by the service"),
             Tag(name="Statistics", description="How many tasks there are, what happened to them, and their errors"),
             Tag(name="Alarms", description="What needs a person now"),
             Tag(name="Log", description="What happened, in order, and who did it"),

@@ -83,6 +83,16 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
             value={"url": "https://example.org/hooks/tasks", "events": ["ended"], "description": "billing"},
         )
     },
+    "OperationBody": {
+        "timeouts": Example(
+            summary="Retry what failed in the last hour for want of an answer",
+            value={"action": "retry", "filter": {"kind": ["timeout"], "endedSince": "1h"}, "reason": "gpu-7 is back"},
+        ),
+        "discard": Example(
+            summary="How many dead letters would be discarded?",
+            value={"action": "discard", "filter": {"before": "30d"}, "dryRun": True},
+        ),
+    },
     "ResendBody": {
         "failed": Example(summary="How many failed in the last day?", value={"since": "1d", "dryRun": True}),
     },

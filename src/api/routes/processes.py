@@ -36,6 +36,8 @@ from ..schemas.processes import (
 from .system import halted_of
 
 PRESENCE, LEASE, SERVER_LEASE = "process.", "lease.", "server."
+WORKER = "worker-"
+"""Beginning of the ids of workers; APIs announce themselves, too, for the lease of the operations."""
 LOOKED_AT_ONCE = 16
 
 
@@ -85,7 +87,8 @@ async def worker_page(container: Container, limit: int, cursor: str | None) -> W
     bucket = container.buckets.leases
     info = await api(container.reading, f"STREAM.INFO.{bucket.stream}")
     read_at = parse_nats_time(info["ts"])
-    announced = [entry.key.removeprefix(PRESENCE) for entry in await bucket.scan(f"{PRESENCE}*")]
+    processes = [entry.key.removeprefix(PRESENCE) for entry in await bucket.scan(f"{PRESENCE}*")]
+    announced = [process for process in processes if process.startswith(WORKER)]
     shown, following = page_of(announced, limit, cursor)
     jobs = await _jobs(container)
     places = asyncio.Semaphore(LOOKED_AT_ONCE)

@@ -26,6 +26,7 @@ from ...events.task import (
     Priority,
     TaskEvent,
     TaskFailed,
+    TaskQueued,
     TaskSubmitted,
 )
 from ...explain.explanation import Explanation, decode
@@ -106,7 +107,7 @@ class TaskHistory(NamedTuple):
     def is_bulk(self) -> bool:
         """True if the task is in a bulk queue, provided that it is in any."""
         event = self.last_move.event
-        return isinstance(event, TaskSubmitted) and event.bulk
+        return isinstance(event, TaskSubmitted | TaskQueued) and event.bulk
 
 
 async def explain_task(container: Container, ref: TaskRef, *, reads_all: bool) -> WhyAnswer:

@@ -15,7 +15,7 @@ class LogSubjectInfo(Struct, kw_only=True):
     """What an entry is about."""
 
     kind: str
-    """`task`, `server`, `type`, `pool`, `owner`, `schedule` or `webhook`."""
+    """`task`, `server`, `type`, `pool`, `owner`, `schedule`, `webhook` or `operation`."""
     id: str
 
 

@@ -5,6 +5,7 @@
     SERVERS   the log of servers, task types, pools and owners' limits. Append-only.
     WEBHOOKS  the log of webhooks. Append-only.
     SCHEDULES the log of recurring schedules. Append-only.
+    OPERATIONS the log of operations on many tasks: the last event of each kind of each, for a month.
     TIMERS    timers of JetStream's scheduler (`timer.…`), and the messages they have fired (`due.…`).
     RETRIES   timers of tasks that wait for their next attempt.
     DISPATCH  the queue of ready tasks. JetStream fills it from TASKS and RETRIES; no process of ours writes it.
@@ -34,6 +35,7 @@ from typing import Any
 
 from ...events.subjects import (
     FLEET,
+    OPERATION_SUBJECTS,
     READY_RETRIES,
     READY_TASKS,
     REPUBLISHED_SUBJECTS,
@@ -53,6 +55,7 @@ TASKS = "TASKS"
 SERVERS = "SERVERS"
 WEBHOOKS = "WEBHOOKS"
 SCHEDULES = "SCHEDULES"
+OPERATIONS = "OPERATIONS"
 TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
@@ -61,6 +64,8 @@ DUE: tuple[TimerKind, ...] = ("deadline", "busy", "check", "schedule")
 """Kinds of timers in TIMERS: of attempts, tasks that wait for busy servers, servers and recurring schedules."""
 DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats", "KV_usage", "OBJ_index")
 """Streams whose content can be derived from the logs or is sent again: not synced if there is one server."""
+OPERATION_RETENTION = timedelta(days=30)
+"""How long operations are kept. One that has not ended by then is forgotten, and ends so."""
 DEDUPLICATION = timedelta(seconds=10)
 """As short as possible: guards prevent duplicates; we send no message ids."""
 
@@ -98,6 +103,13 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         },
         {"name": WEBHOOKS, "subjects": [WEBHOOK_SUBJECTS], **logs},
         {"name": SCHEDULES, "subjects": [SCHEDULE_SUBJECTS], **logs},
+        {
+            "name": OPERATIONS,
+            "subjects": [OPERATION_SUBJECTS],
+            "max_age": nanoseconds(OPERATION_RETENTION),
+            "max_msgs_per_subject": 1,  # each event has all that the earlier ones of its kind had
+            **logs,
+        },
         {
             "name": TIMERS,
             "subjects": [subject(kind, ">") for subject in (timer_subject, due_subject) for kind in DUE],
