@@ -106,6 +106,9 @@ servers = Gauge("taskstream_servers", "Registered servers by state", ["state"], 
 server_online = Gauge(
     "taskstream_server_online", "1 while a server of this worker is online, else 0", ["server"], registry=REGISTRY
 )
+server_maintenance = Gauge(
+    "taskstream_server_maintenance", "1 while a server of this worker is in maintenance", ["server"], registry=REGISTRY
+)
 server_circuit = Gauge(
     "taskstream_server_circuit",
     "State of the circuit breaker of a server of this worker: 1 for the present one, else 0",
@@ -238,6 +241,21 @@ def keep(metric: MetricWrapperBase, known: Collection[str | int]) -> None:
     for values in [values for values in children if values[0] not in known]:
         del children[values]
         metric.remove(*values)
+
+
+def _begin_at_zero() -> None:
+    """Export the counters whose labels are known: `increase()` does not see a first event that makes its series."""
+    known: dict[Counter, tuple[str, ...]] = {
+        servers_removed: ("offline", "cleanup", "deleted"),
+        schedule_runs: ("submitted", "failed"),
+        webhook_tries: ("delivered", "retried", "paused", "failed", "gone"),
+    }
+    for counter, values in known.items():
+        for value in values:
+            labelled(counter, value)
+
+
+_begin_at_zero()
 
 
 class _OfProcess(Collector):

@@ -231,7 +231,7 @@ def test_everything_mounted_exists() -> None:
     for service in COMPOSE["services"].values():
         for mount in service.get("volumes", ()):
             source = mount.split(":")[0]
-            assert (DEPLOY / source).is_file() if source.startswith(".") else source in COMPOSE["volumes"]
+            assert (DEPLOY / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
 
 
 def test_the_commands_are_subcommands() -> None:

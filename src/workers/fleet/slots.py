@@ -173,6 +173,7 @@ class Slots:
         self._is_open()
         used = unavailable = 0
         metrics.server_online.clear()
+        metrics.server_maintenance.clear()
         metrics.server_circuit.clear()
         for name, load in self._loads.items():
             used += load.running
@@ -181,6 +182,7 @@ class Slots:
                 continue
             unavailable += max(0, server.settings.max_concurrent - load.running)
             metrics.server_online.labels(load.server_id).set(server.online)
+            metrics.server_maintenance.labels(load.server_id).set(server.maintenance)
             for state, kind in CIRCUITS.items():
                 metrics.server_circuit.labels(load.server_id, state).set(isinstance(server.circuit, kind))
         free = self._capacity.total_free_slots if self._in_force() else 0
