@@ -13,6 +13,7 @@ from msgspec.structs import astuple, replace
 from ..backends.call_headers import is_in_use
 from ..backends.dialects import dialect_of
 from ..backends.dialects.oip import Oip, place_of
+from ..backends.egress import EgressPolicy
 from ..backends.exchange_body import ExchangeBody
 from ..backends.exchange_form import check_exchange, stored_exchange
 from ..backends.presets import Preset, expanded, presets
@@ -123,9 +124,9 @@ async def read_settings(container: Container, body: RegisterBody) -> ServerRegis
     """Return the settings that a registration means, without its API key. Raises InvalidInput."""
     predict, health = endpoints_of(body)
     if predict:
-        await check_url(container, predict, "$.endpoints.predict")
+        await check_url(container.egress, predict, "$.endpoints.predict")
     if health:
-        await check_url(container, health, "$.endpoints.health")
+        await check_url(container.egress, health, "$.endpoints.health")
     settings = ServerRegistered(
         server_id=body.id,
         name=body.name,
@@ -169,7 +170,7 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         removed = {}
     for name, url in (("predict", endpoints.predict), ("health", endpoints.health)):
         if isinstance(url, str):
-            await check_url(container, url, f"$.endpoints.{name}")
+            await check_url(container.egress, url, f"$.endpoints.{name}")
     changes: dict[str, Any] = {
         "name": body.name,
         "provider": body.provider,
@@ -277,10 +278,10 @@ async def check_soon(container: Container, server_id: str, sequence: int) -> Non
     await container.timers.check_server(server_id, utc_now(), msgspec.json.encode({"sequence": sequence}))
 
 
-async def check_url(container: Container, url: str, path: str) -> None:
-    """Raise InvalidInput, with the path in the body, unless backends may have this address."""
+async def check_url(policy: EgressPolicy, url: str, path: str) -> None:
+    """Raise InvalidInput, with the path in the body, unless the policy allows this address."""
     try:
-        await container.egress.check_url(url)
+        await policy.check_url(url)
     except BadAddress as error:
         raise InvalidInput(str(error), path) from None
 

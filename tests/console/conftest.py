@@ -56,18 +56,31 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@pytest.fixture
+def contexts() -> list[BrowserContext]:
+    """What a test has opened. It is closed before the service that its pages poll."""
+    return []
+
+
+async def close(contexts: list[BrowserContext]) -> None:
+    while contexts:
+        await contexts.pop().close()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def api(nats_url: str) -> AsyncIterator[Service]:
+async def api(nats_url: str, contexts: list[BrowserContext]) -> AsyncIterator[Service]:
     """The API without a worker, for one test."""
     async with running_service(nats_url, worker=False) as service:
         yield service
+        await close(contexts)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def service(nats_url: str) -> AsyncIterator[Service]:
+async def service(nats_url: str, contexts: list[BrowserContext]) -> AsyncIterator[Service]:
     """API and worker, for one test."""
     async with running_service(nats_url) as service:
         yield service
+        await close(contexts)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -160,13 +173,14 @@ class Console:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def console(browser: Browser) -> AsyncIterator[Console]:
+async def console(browser: Browser, contexts: list[BrowserContext]) -> AsyncIterator[Console]:
     """Opens pages of the console. At the end of the test nothing bad may have happened in them."""
     context = await browser.new_context(viewport=DESKTOP, locale="en-GB", timezone_id="Europe/Berlin")
     await context.add_init_script(WATCH)
+    contexts.append(context)
     opened = Console(context)
     yield opened
-    await context.close()
+    await close(contexts)
     opened.check()
 
 

@@ -39,6 +39,7 @@ from ..schemas.webhooks import (
     kinds_of,
     webhook_summary,
 )
+from ..server_registration import check_url
 from .deliveries import add_deliveries, figures_of, find_webhook, paused_until, registered
 
 MOST_PER_OWNER = 100
@@ -149,7 +150,7 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
         A delivery that is not answered with a 2xx is retried for hours; a 410 disables the webhook, a 429 pauses it.
         """
         body = await read_as(request, WebhookBody, depth)
-        await container.webhook_egress.check_url(body.url)
+        await check_url(container.webhook_egress, body.url, "$.url")
         events = kinds_of(body.events)
         owner = owner_token(request.user.subject)
         await room_of(container, owner)  # before its secret is stored
@@ -199,7 +200,8 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
         ref, webhook = await find_webhook(container, request, webhook_id, "admin")
         body = await read_as(request, WebhookChange, depth)
         if isinstance(body.url, str) or body.active is True:
-            await container.webhook_egress.check_url(body.url if isinstance(body.url, str) else webhook.settings.url)
+            url = body.url if isinstance(body.url, str) else webhook.settings.url
+            await check_url(container.webhook_egress, url, "$.url")
         webhook = await change(container, request, ref, webhook, body)
         return webhook_summary(webhook, await paused_until(container, ref, webhook))
 
