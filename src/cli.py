@@ -103,7 +103,7 @@ def _lifetime(value: str) -> int:
     return int(value)
 
 
-def _parser(with_operators: Sequence[str] = tuple(OPERATORS_COMMANDS)) -> argparse.ArgumentParser:
+def _parser(with_operators: Sequence[str] = (*OPERATORS_COMMANDS, "completion")) -> argparse.ArgumentParser:
     """Return the parser. Of the operators' commands only those named have their options: `up` imports little."""
     parser = _Parser(prog="taskstream", description="Long tasks over plain HTTP, kept in an event log.")
     parser.add_argument("--version", action="version", version=f"taskstream {version('taskstream')}")

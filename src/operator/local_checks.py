@@ -31,7 +31,7 @@ from ..vault.secrets import SecretStore
 from .findings import FREE_SPACE, START, SYNC_CLOCKS, DoctorFinding
 from .text import size
 
-NATS_SECONDS = 20.0
+NATS_SECONDS = 10.0
 OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 KEYS = ("jwt_secret", "jwt_public_key", "jwt_jwks_url")
 SYNC = "taskstream settings    # in nats.conf of every server: jetstream { sync_interval: always }; then restart NATS"
@@ -163,9 +163,8 @@ async def _of_nats(found: Settings, folder: Path) -> AsyncIterator[DoctorFinding
     except TaskstreamError as error:
         yield DoctorFinding("NATS", "problem", str(error), start)
     except TimeoutError:
-        yield DoctorFinding(
-            "NATS", "problem", f"no answer within {NATS_SECONDS:g} s: it may be electing a leader", start
-        )
+        text = f"no NATS server answers at {shown(url)} within {NATS_SECONDS:g} s"
+        yield DoctorFinding("NATS", "problem", text, start)
     finally:
         if connection is not None:
             await connection.close()

@@ -60,7 +60,7 @@ class TopScreen:
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
-        lines = self.lines(width, options.height or 24)
+        lines = self.lines(width, options.size.height)
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         yield Text("\n").join(lines)

@@ -1,0 +1,108 @@
+"""Every operators' command, run once as a person and once as a script."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskstream import cli
+from testkit.cli import Command, run_commands
+from testkit.processes import PREFIX
+
+from .conftest import Known
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def leaves(parser: argparse.ArgumentParser, *names: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of each command that has no commands below it."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield names
+    for action in below:
+        for name, each in action.choices.items():
+            yield from leaves(each, *names, name)
+
+
+def scenario(known: Known) -> list[list[str]]:
+    """Return a call of each command, in an order in which all succeed."""
+    hook, schedule = known.webhook, known.schedule
+    lines = f"""
+        tasks list|tasks count|tasks count --by status|tasks show {known.task}|tasks why {known.waiting}
+        tasks events {known.task}|tasks follow {known.task}|tasks retry --status failed --dry-run
+        tasks cancel {known.waiting} --dry-run|tasks delete --status finished --dry-run
+        tasks submit {{"number":3}}|tasks submit {{"number":3}} --wait|tasks submit {{"number":3}} --follow
+        dead-letters list|dead-letters retry --since 1h --dry-run|dead-letters discard --kind rejected --dry-run
+        errors|servers list|servers list --removed|servers show sync|servers events sync|servers pause sync
+        servers resume sync|servers drain sync|servers drain sync --wait|servers resume sync|servers detect sync
+        servers try sync {{"number":4}}
+        servers register s-2 http://127.0.0.1:9/p --dialect bare --health http://127.0.0.1:9/h --label gpu=a
+        servers remove s-2 --yes|servers restore s-2|servers remove s-2 --yes
+        pools list|pools show default|pools demand default|pools pause default --reason tests|pools resume default
+        types list|types show default|types set default --timeout 60|types pause default|types resume default
+        types set spare --attempts 1|types delete spare --yes
+        limits list|limits show carol|limits set dora --waiting 5|limits remove dora
+        schedules list|schedules show {schedule}|schedules pause {schedule}|schedules resume {schedule}
+        schedules run {schedule}
+        webhooks list|webhooks show {hook}|webhooks test {hook}|webhooks deliveries {hook}
+        webhooks delivery {hook} {known.delivery}|webhooks delivery {hook} {known.delivery} --body
+        webhooks resend {hook} --dry-run|webhooks disable {hook}|webhooks enable {hook}|webhooks rotate {hook}
+        top --json|doctor --api-only
+    """
+    calls = [call.split() for line in lines.strip().splitlines() for call in line.strip().split("|")]
+    address = f"http://127.0.0.1:{known.up.port}/hook"  # never called
+    return [
+        *calls,
+        ["schedules", "create", "@daily", "{}", "--name", "spare"],
+        ["webhooks", "create", address, "--event", "task.failed"],
+        ["webhooks", "resend", hook, known.delivery],
+    ]
+
+
+NOT_HERE = {"console"}
+"""Commands with tests of their own."""
+MAKES_ANOTHER = {("schedules", "delete"), ("webhooks", "delete")}
+"""Commands that need the id of what another call has made: `test_what_was_made_is_deleted`."""
+
+
+def test_every_command_is_called_by_these_tests(known: Known) -> None:
+    called = {tuple(call[: 1 if call[0] in ("errors", "top", "doctor") else 2]) for call in scenario(known)}
+    shipped = {
+        words for words in leaves(cli._parser()) if words[0] in cli.OPERATORS_COMMANDS and words[0] not in NOT_HERE
+    }
+    assert shipped - called - MAKES_ANOTHER == set()
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["tables", "json"])
+async def test_every_command_succeeds_and_prints(
+    known: Known, admin: dict[str, str], tmp_path: Path, as_json: bool
+) -> None:
+    calls = [
+        [*call, *(["--json"] if as_json and "--json" not in call else [])]
+        for call in scenario(known)
+        if as_json or "--json" not in call
+    ]
+    settings = {name.removeprefix(PREFIX): value for name, value in admin.items() if name.startswith(PREFIX)}
+    outputs = [tmp_path / f"{at}.out" for at in range(len(calls))]
+    ran = await run_commands(
+        tmp_path,
+        [Command(call, settings, None, str(output)) for call, output in zip(calls, outputs, strict=True)],
+    )
+    wrong = [
+        (" ".join(call), done.status, done.said)
+        for call, done in zip(calls, ran, strict=True)
+        if done.status != (1 if call[0] == "doctor" else 0)  # the tests leave alarms behind
+    ]
+    assert wrong == []
+    silent = {"servers list --removed", "webhooks resend", "dead-letters list"}
+    for call, output in zip(calls, outputs, strict=True):
+        text = output.read_text()
+        assert text or any(" ".join(call).startswith(each) for each in silent), call
+        if as_json:
+            assert all(isinstance(json.loads(line), dict) for line in text.splitlines()), call
+        else:
+            assert "\x1b" not in text, call
