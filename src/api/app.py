@@ -19,6 +19,7 @@ from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
 from .direct_calls import DirectCall
 from .legacy.queue import queue_routes
+from .live.streams import LiveStreams
 from .log_query import LogPages
 from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
@@ -34,6 +35,7 @@ from .routes.docs import docs_router
 from .routes.events import push_routes
 from .routes.graphs import graph_routes
 from .routes.history import history_routes
+from .routes.live import live_routes
 from .routes.log import log_routes
 from .routes.me import me_routes
 from .routes.operations import operation_routes
@@ -76,6 +78,7 @@ def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | N
         *log_routes(log_pages),
         *queue_routes(container),
         *push_routes(container, tokens),
+        *live_routes(container, LiveStreams(container, desk, log_pages)),
         *server_routes(container),
         *server_history_routes(container),
         *attempt_routes(container),

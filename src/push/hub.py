@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import TypeVar
 
 import nats.errors
@@ -76,6 +76,7 @@ class Hub:
         self._is_live = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
         self._ended = False
+        self._end_watchers: list[Callable[[], None]] = []
         self._ended_tasks: dict[TaskRef, None] = {}
         """Tasks that ended lately; their late reports are dropped."""
         self._logged: dict[str, None] = {}
@@ -179,9 +180,15 @@ class Hub:
         else:
             del self._of_owner[scope.owner]
 
+    def watch_end(self, ended: Callable[[], None]) -> None:
+        """Call `ended` when the process stops. It must not raise."""
+        self._end_watchers.append(ended)
+
     def end(self) -> None:
         """End all listeners: the process stops."""
         self._ended = True
+        for ended in self._end_watchers:
+            ended()
         for listener in self._all:
             listener.end()
         self._stop()
