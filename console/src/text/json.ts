@@ -414,7 +414,7 @@ function elementAt(json: JsonText, opener: number, step: string | number): numbe
       return value < json.tokens ? value : null;
     }
     const end = endOfValue(json, value);
-    if (end === null) return null;
+    if (end === null || codeAt(json, end + 1) !== 44) return null;
     token = end + 2;
   }
   return null;
