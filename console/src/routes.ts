@@ -24,8 +24,11 @@ export interface Route {
 
 export const ROUTES: Route[] = [
   { path: "/", name: "Overview", icon: "house", key: "o", load: () => import("./pages/overview.tsx") },
+  { path: "/tasks/new", name: "New task", load: () => import("./pages/submit.tsx") },
   { path: "/task/{id}", name: "Task", load: () => import("./pages/task.tsx") },
   { path: "/tasks", name: "Tasks", icon: "list", key: "t", load: () => import("./pages/tasks.tsx") },
+  { path: "/batches", name: "Batches", icon: "layers", key: "b", load: () => import("./pages/batches.tsx") },
+  { path: "/batch/{id}", name: "Batch", load: () => import("./pages/batch.tsx") },
   {
     path: "/dead-letters",
     name: "Dead letters",

@@ -60,7 +60,10 @@ export function TaskActions({ task, onDone }: { task: Outline; onDone: () => voi
       )}
       {maySubmit.value && (
         <button type="button" onClick={like}>
-          <Icon name="copy" /> Submit one like this
+          <Icon name="copy" />
+          <span>
+            <span class="wide-only">Submit one </span>like this
+          </span>
         </button>
       )}
       <Menu

@@ -378,14 +378,25 @@ export function around(json: JsonText, line: number): number[] {
 
 /** The text of a member of an object, or of an element of an array, found by keys and indexes; null: it is not there. */
 export function textAt(json: JsonText, path: readonly (string | number)[]): string | null {
+  const token = tokenAt(json, path);
+  const end = token === null ? null : endOfValue(json, token);
+  return end === null ? null : json.text.slice(json.starts[token as number], json.ends[end]);
+}
+
+/** Where in the text that value begins; null: it is not there. */
+export function offsetAt(json: JsonText, path: readonly (string | number)[]): number | null {
+  const token = tokenAt(json, path);
+  return token === null || token >= json.tokens ? null : (json.starts[token] ?? null);
+}
+
+function tokenAt(json: JsonText, path: readonly (string | number)[]): number | null {
   let token = 0;
   for (const step of path) {
     const found = elementAt(json, token, step);
     if (found === null) return null;
     token = found;
   }
-  const end = endOfValue(json, token);
-  return end === null ? null : json.text.slice(json.starts[token], json.ends[end]);
+  return token;
 }
 
 function codeAt(json: JsonText, token: number): number {
