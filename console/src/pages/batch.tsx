@@ -29,7 +29,7 @@ import { Safe } from "../task/Safe.tsx";
 import { count, duration, plural } from "../text/format.ts";
 
 const GraphView = lazy(async () => (await import("../task/GraphView.tsx")).GraphView);
-const LISTED = 100;
+const LISTED = 50;
 /** Above this, the number is typed before many tasks are changed. */
 const MANY = 100;
 

@@ -147,7 +147,7 @@ function Drawing({ graph, placed, current, label, onFocus }: DrawingProps) {
             <path
               key={`${edge.parent} ${edge.child}`}
               class={`edge ${edge.parent === at || edge.child === at ? "edge-on" : ""}`}
-              d={curve(edge.points)}
+              d={curve(ends(edge.points, placed.nodes[edge.parent], placed.nodes[edge.child]))}
             />
           ))}
           {graph.nodes.map((node) => {
@@ -200,7 +200,19 @@ function cut(text: string, length: number): string {
   return text.length > length ? `${text.slice(0, length - 1)}…` : text;
 }
 
-function curve(points: { x: number; y: number }[]): string {
+type Point = { x: number; y: number };
+
+/** An edge from the right side of a parent to the left side of a child. */
+function ends(points: Point[], parent: Point | undefined, child: Point | undefined): Point[] {
+  if (!parent || !child) return points;
+  const [from, to] = [
+    { x: parent.x + NODE_WIDTH / 2, y: parent.y },
+    { x: child.x - NODE_WIDTH / 2, y: child.y },
+  ];
+  return [from, ...points.slice(1, -1), to];
+}
+
+function curve(points: Point[]): string {
   const [first, ...rest] = points;
   if (!first) return "";
   const last = rest[rest.length - 1] ?? first;
@@ -210,8 +222,8 @@ function curve(points: { x: number; y: number }[]): string {
   }
   let path = `M${first.x} ${first.y}`;
   for (let at = 1; at < points.length - 1; at += 1) {
-    const here = points[at] as { x: number; y: number };
-    const next = points[at + 1] as { x: number; y: number };
+    const here = points[at] as Point;
+    const next = points[at + 1] as Point;
     const end = at === points.length - 2 ? next : { x: (here.x + next.x) / 2, y: (here.y + next.y) / 2 };
     path += `Q${here.x} ${here.y} ${end.x} ${end.y}`;
   }
