@@ -85,15 +85,24 @@ def _zones() -> frozenset[str]:
 
 def occurrences(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     """Yield the instants after one, in UTC, each later than the one before."""
-    expression = NAMED.get(cron.strip().lower(), cron)
+    expression = expression_of(cron)
     zone = UTC if time_zone == "UTC" else zoneinfo.ZoneInfo(time_zone)
-    return _fixed(expression, zone, after) if _is_fixed(expression) else _following_the_clock(expression, zone, after)
+    return (
+        _following_the_clock(expression, zone, after)
+        if follows_the_clock(expression)
+        else _fixed(expression, zone, after)
+    )
 
 
-def _is_fixed(expression: str) -> bool:
-    """Return True for a fixed time, as Debian's cron distinguishes it."""
+def expression_of(cron: str) -> str:
+    """Return the fields that a name such as `@daily` stands for; an expression unchanged."""
+    return NAMED.get(cron.strip().lower(), cron)
+
+
+def follows_the_clock(expression: str) -> bool:
+    """Return False for a fixed time, as Debian's cron distinguishes it."""
     fields = expression.split()
-    return len(fields) == CRON_FIELDS and not fields[0].startswith("*") and not fields[1].startswith("*")
+    return len(fields) != CRON_FIELDS or fields[0].startswith("*") or fields[1].startswith("*")
 
 
 def _fixed(expression: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
@@ -117,7 +126,7 @@ def _following_the_clock(expression: str, zone: tzinfo, after: datetime) -> Iter
     """Yield matching instants, from one change of the clock to the next: in between, the offset is the same."""
     at, resume_at = after.replace(microsecond=0), after
     while True:
-        offset = _offset(resume_at, zone)
+        offset = offset_at(resume_at, zone)
         for local in CronSim(expression, (at + offset).replace(tzinfo=None)):
             found = (local - offset).replace(tzinfo=UTC)
             if (interrupted_at := _interrupted_at(at, found, offset, zone)) is not None:
@@ -135,15 +144,15 @@ def _interrupted_at(at: datetime, found: datetime, offset: timedelta, zone: tzin
     A change moves the clock by less than NEAR, so one that is further from both matches leaves no match in between.
     """
     if found - at <= 2 * NEAR:
-        return _next_change(at, found, offset, zone)
-    return _next_change(at, at + NEAR, offset, zone) or found - NEAR
+        return next_change(at, found, offset, zone)
+    return next_change(at, at + NEAR, offset, zone) or found - NEAR
 
 
-def _next_change(at: datetime, end: datetime, offset: timedelta, zone: tzinfo) -> datetime | None:
+def next_change(at: datetime, end: datetime, offset: timedelta, zone: tzinfo) -> datetime | None:
     """Return the first instant after `at`, up to `end`, at which the offset is another one; None if there is none."""
     while at < end:
         later = min(at + STEP, end)
-        if _offset(later, zone) != offset:
+        if offset_at(later, zone) != offset:
             return _change(at, later, offset, zone)
         at = later
     return None
@@ -153,14 +162,14 @@ def _change(early: datetime, late: datetime, offset: timedelta, zone: tzinfo) ->
     """Return the second after `early`, at most `late`, from which an offset no longer holds; at `late` it does not."""
     while late - early > RESOLUTION:
         middle = early + (late - early) // (2 * RESOLUTION) * RESOLUTION
-        if _offset(middle, zone) == offset:
+        if offset_at(middle, zone) == offset:
             early = middle
         else:
             late = middle
     return late
 
 
-def _offset(at: datetime, zone: tzinfo) -> timedelta:
+def offset_at(at: datetime, zone: tzinfo) -> timedelta:
     return at.astimezone(zone).utcoffset() or NO_OFFSET
 
 

@@ -234,8 +234,8 @@ def test_runs_that_are_decades_apart_cost_few_looks_at_the_zone(monkeypatch: pyt
         looks += 1
         return offset_of(at, zone)
 
-    offset_of = recurrence._offset
-    monkeypatch.setattr(recurrence, "_offset", counted)
+    offset_of = recurrence.offset_at
+    monkeypatch.setattr(recurrence, "offset_at", counted)
 
     found = list(itertools.islice(occurrences("0 0 0 29 2 */7", "Europe/Berlin", YEARS[0]), 5))
 

@@ -76,6 +76,12 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
             },
         )
     },
+    "PreviewBody": {
+        "nightly": Example(
+            summary="Every night, in a zone whose clocks change",
+            value={"cron": "30 2 * * *", "timeZone": "Europe/Berlin"},
+        )
+    },
     "ScheduleChange": {"earlier": Example(summary="An hour earlier", value={"cron": "30 1 * * *"})},
     "WebhookBody": {
         "ends": Example(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Annotated
 
 import msgspec
+from litestar.params import QueryParameter
 from msgspec import UNSET, Raw
 from msgspec.structs import asdict
 
@@ -30,12 +33,15 @@ from ...events.ids import (
     new_schedule_ref,
     owner_token,
     parse_schedule_id,
+    parse_task_id,
     schedule_for_key,
     triggered_ref,
 )
 from ...events.schedule import ScheduleCreated, ScheduleSettings
 from ...events.subjects import schedules_filter
+from ...projections.schedule_runs import read_runs
 from ...projections.schedules import load_schedules, schedule_refs
+from ...projections.task_view import TaskView
 from ...projections.usage import OF_SCHEDULES
 from ...streams.jetstream.messages import last_sequence
 from ...streams.log import Guard
@@ -53,23 +59,37 @@ from ..parameters import (
     Owner,
     ScheduleId,
     made_ref,
+    next_cursor,
     page_of,
+    read_cursor,
     read_id_cursor,
     selected_owner,
 )
 from ..routing import RouteHandler, Routes
 from ..schemas.schedules import (
+    PreviewBody,
     ScheduleBody,
     ScheduleChange,
     ScheduleDetail,
     SchedulePage,
+    SchedulePreview,
     ScheduleRun,
+    ScheduleRunPage,
+    ScheduleSummary,
+    past_run,
+    preview,
     schedule_detail,
     schedule_summary,
 )
 from ..schemas.shared import DoneAnswer, ReasonBody
 
 MOST_PER_OWNER = 10_000
+LOADED_AT_ONCE = 100
+MOST_LOADED = 2_000
+"""Schedules that one page looks at for those that are failing."""
+Failing = Annotated[
+    bool, QueryParameter(description="True: only those whose last run was refused, or has a task that failed")
+]
 ONCE_ONLY = ("dependsOn", "runAt", "expiresAt", "deadline")
 """Options of a submission that are about one run, so no schedule can use them."""
 
@@ -190,6 +210,73 @@ async def execute(
     return schedule_detail(schedule, utc_now(), bodies=reads_bodies(request.user, ref.owner))
 
 
+async def _views(container: Container, task_ids: Iterable[str], user: str) -> dict[str, TaskView]:
+    """Return the views of tasks that exist and were not deleted, by id. Raises as the index does."""
+    refs = [parse_task_id(task_id) for task_id in task_ids if task_id]
+    return {ref.id: view for ref, view in await container.lists.views(refs, user=user) if not view.deleted}
+
+
+async def _failing_page(
+    container: Container, refs: Mapping[str, ScheduleRef], limit: int, cursor: str | None, user: str
+) -> SchedulePage:
+    """Return the schedules whose last firing was refused, or has a task that failed; MOST_LOADED are looked at."""
+    found: list[ScheduleSummary] = []
+    looked_at = 0
+    while True:
+        names, following = page_of(refs, LOADED_AT_ONCE, cursor, newest_first=True)
+        states = await load_schedules(container.reading, [refs[name] for name in names])
+        created = [state for state in states.values() if isinstance(state, Created)]
+        last = [run.task_id for state in created for run in state.fired]
+        views = await _views(container, last, user)
+        for state in created:
+            if is_failing(state, views):
+                found.append(schedule_summary(state))
+                if len(found) == limit:
+                    more = following is not None or state.schedule_id != names[-1]
+                    return SchedulePage(schedules=found, next_cursor=state.schedule_id if more else None)
+        looked_at += len(names)
+        if following is None or looked_at >= MOST_LOADED:
+            return SchedulePage(schedules=found, next_cursor=following)
+        cursor = following
+
+
+def is_failing(schedule: Created, views: Mapping[str, TaskView]) -> bool:
+    """Return True if a run of the last firing was refused, or its task failed. `views`: by the ids of tasks."""
+    refused = schedule.failure.runs if schedule.failure is not None else ()
+    return any(
+        run in refused or ((view := views.get(run.task_id)) is not None and view.status == "FAILED")
+        for run in schedule.fired
+    )
+
+
+def _add_runs(routes: Routes, container: Container) -> None:
+    """Declare the routes of runs, past and future."""
+    reading, depth = container.reading, container.settings.max_json_depth
+
+    @routes.post("/preview", "Preview a cron expression", "Its next runs", body=PreviewBody)
+    async def preview_schedule(request: ApiRequest) -> SchedulePreview:
+        """Return an expression in words, its next five runs, and what happens to it where clocks change."""
+        body = await read_as(request, PreviewBody, depth)
+        now = utc_now()
+        recurrence.check(body.cron, body.time_zone, now)
+        return preview(body.cron, body.time_zone, now)
+
+    @routes.get("/{schedule_id:str}/runs", "List the runs of a schedule", "A page of runs, the last one first")
+    async def list_runs(
+        request: ApiRequest, schedule_id: ScheduleId, limit: Limit = 50, cursor: Cursor = None
+    ) -> ScheduleRunPage:
+        """List the runs that are over for the schedule, with the status of their tasks.
+
+        Runs that fired together stay together, so a page may have up to 99 more than `limit`.
+        """
+        ref, _ = await find_schedule(container, request.user, schedule_id, *READERS_OF_ALL)
+        page = await read_runs(reading, ref, limit, read_cursor(cursor))
+        views = await _views(container, [run.task_id for run in page.runs], owner_token(request.user.subject))
+        return ScheduleRunPage(
+            runs=[past_run(run, views.get(run.task_id)) for run in page.runs], next_cursor=next_cursor(page.cursor)
+        )
+
+
 def schedule_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/schedules", "Schedules")
     reading, depth = container.reading, container.settings.max_json_depth
@@ -228,17 +315,26 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
     async def list_schedules(
         request: ApiRequest,
         owner: Owner = None,
+        failing: Failing = False,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> SchedulePage:
-        """List schedules by id: newest first, except those made with an Idempotency-Key, whose ids are not by time."""
+        """List schedules by id: newest first, except those made with an Idempotency-Key, whose ids are not by time.
+
+        A page of those that are failing may be short and still have a `nextCursor`.
+        """
         refs = {ref.id: ref for ref in await schedule_refs(reading, selected_owner(request.user, owner, "list"))}
+        if failing:
+            user = owner_token(request.user.subject)
+            return await _failing_page(container, refs, limit, read_id_cursor(cursor), user)
         shown, following = page_of(refs, limit, read_id_cursor(cursor), newest_first=True)
         states = await load_schedules(reading, [refs[schedule_id] for schedule_id in shown])
         return SchedulePage(
             schedules=[schedule_summary(state) for state in states.values() if isinstance(state, Created)],
             next_cursor=following,
         )
+
+    _add_runs(routes, container)
 
     @routes.get("/{schedule_id:str}", "Read a schedule", "The schedule as it is now")
     async def get_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:

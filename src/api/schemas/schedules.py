@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zoneinfo
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -10,10 +11,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from ...commands.cron_words import clock_warnings, cron_words
 from ...commands.recurrence import LONGEST_CRON, occurrences
 from ...commands.schedule import Created, Failure
 from ...events.schedule import Missed, Run
+from ...events.task import FailureKind
 from ...instants import milliseconds, optional_milliseconds
+from ...projections.schedule_runs import PastRun, RunOutcome
+from ...projections.task_view import Status, TaskView
 from ..auth.access import WITHHELD
 from .shared import Page
 
@@ -130,6 +135,54 @@ class ScheduleDetail(ScheduleSummary, kw_only=True, rename="camel"):
     """Why a run that is due waits: the store is full, or the owner over the quota of stored bytes. Null: none waits."""
 
 
+class PreviewBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A cron expression to look at."""
+
+    cron: Cron
+    time_zone: Zone = "UTC"
+
+
+class SchedulePreview(Struct, kw_only=True, rename="camel"):
+    """When a schedule would run."""
+
+    words: str
+    """The expression in English."""
+    next_runs: list[int]
+    """The next five runs, fewer if there are fewer in fifty years."""
+    local_times: list[str]
+    """The same in the time zone, ISO 8601 with its offset."""
+    warnings: list[str]
+    """What happens where clocks change within 400 days, if that concerns the expression."""
+
+
+class PastScheduleRun(Struct, kw_only=True, rename="camel"):
+    """A run that is over for the schedule; its task may still run."""
+
+    outcome: RunOutcome
+    """`fired`: its task was submitted. `refused`: the task was refused. `missed`: no process could fire it in time.
+    `skipped`: the schedule was paused. `triggered`: started by a request."""
+    due_at: int | None
+    """When it was due, of several the first. Null: it was triggered."""
+    at: int
+    """When it was recorded."""
+    count: int
+    """How many runs were missed or skipped together, at most 1,000 for one absence; else 1."""
+    task_id: str | None
+    status: Status | None
+    """Of its task. Null: there is none, it is about to be submitted, it was deleted, or it is past its retention."""
+    failure_kind: FailureKind | None
+    error: str | None
+    """Why the task was refused, or failed."""
+    path: str | None
+    """Path in the schedule's task of what was refused; null if no part of it is."""
+
+
+class ScheduleRunPage(Page, kw_only=True, rename="camel"):
+    """Runs of a schedule, the last one first."""
+
+    runs: list[PastScheduleRun]
+
+
 class SchedulePage(Page, kw_only=True, rename="camel"):
     """Schedules by id: newest first, except those made with an Idempotency-Key, whose ids are not by time."""
 
@@ -142,6 +195,33 @@ class ScheduleRun(Struct, kw_only=True, rename="camel"):
     id: str
     task_id: str
     success: bool = True
+
+
+def preview(cron: str, time_zone: str, now: datetime) -> SchedulePreview:
+    """Return when a checked expression runs."""
+    runs = list(itertools.islice(occurrences(cron, time_zone, now), NEXT_RUNS))
+    zone = zoneinfo.ZoneInfo(time_zone)
+    return SchedulePreview(
+        words=cron_words(cron),
+        next_runs=[milliseconds(run) for run in runs],
+        local_times=[run.astimezone(zone).isoformat() for run in runs],
+        warnings=clock_warnings(cron, time_zone, now),
+    )
+
+
+def past_run(run: PastRun, view: TaskView | None) -> PastScheduleRun:
+    """Return a run as clients see it. `view`: of its task, if there is one."""
+    return PastScheduleRun(
+        outcome=run.outcome,
+        due_at=optional_milliseconds(run.due_at),
+        at=milliseconds(run.at),
+        count=run.count,
+        task_id=run.task_id or None,
+        status=view.status if view is not None else None,
+        failure_kind=view.failure if view is not None else None,
+        error=run.error or (view.error if view is not None and view.status == "FAILED" else "") or None,
+        path=run.path or None,
+    )
 
 
 def schedule_summary(schedule: Created) -> ScheduleSummary:
