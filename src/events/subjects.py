@@ -49,7 +49,7 @@ SCHEDULER_FENCE = "scheduler.fence"
 """In the TASKS stream: each batch of releases carries one, guarded by the one before."""
 SCHEDULER_BACKLOG = "scheduler.backlog"
 SCHEDULER_EXPLAIN = "scheduler.explain"
-"""A request with the id of a task, as text."""
+"""A request with the id of a task, as text, or a `LimitQuestion`, as JSON."""
 _HELD = ".held"
 """End of the subject of a held submission."""
 SUBJECTS_REMEMBERED = 4_096

@@ -84,3 +84,9 @@ def _owners_starts(connection: sqlite3.Connection, owners: Iterable[str], now: d
             flows = unpack_flows(row[0]).values() if row else ()
             found[owner] += weight * sum(flow.get(ATTEMPTS, 0) for flow in flows)
     return found
+
+
+def owners_after(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
+    """Return the first owners (subjects) after one, by name, who have tasks or had some lately."""
+    rows = connection.execute("SELECT subject FROM owners WHERE subject > ? ORDER BY subject LIMIT ?", (after, limit))
+    return [subject for (subject,) in rows]

@@ -54,6 +54,13 @@ class Depth(Struct, frozen=True, array_like=True):
     count: int
 
 
+class Depths(NamedTuple):
+    """All waiting tasks, without those that are none."""
+
+    by_pool: list[Depth]
+    by_type: dict[str, dict[Reason, int]]
+
+
 class Group(NamedTuple):
     """Waiting tasks that are counted together."""
 
@@ -103,31 +110,32 @@ class DepthCounter:
 
     def depths(
         self, limits: Iterable[Limit], unserved: Mapping[LimitKey, Unserved], queued: Reason = "queued"
-    ) -> list[Depth]:
-        """Return the depths, without those of no task.
+    ) -> Depths:
+        """Return the depths, by pool and by type.
 
         `limits`: all that block flows. `unserved`: why no server takes tasks of a kind, without kinds that one takes.
         `queued`: what tasks in their queues wait for.
         """
-        found: Counter[tuple[str, Priority, Reason]] = Counter()
+        found: Counter[tuple[str, str, Priority, Reason]] = Counter()
         for group, count in self._groups.items():
-            pool = group.servers.name[0]
+            pool, task_type = group.servers.name[:2]
             match group.what:
                 case "queue":
-                    found[pool, group.priority, unserved.get(group.servers, queued)] += count
+                    found[pool, task_type, group.priority, unserved.get(group.servers, queued)] += count
                 case "limits":
-                    found[pool, group.priority, "turn"] += count
+                    found[pool, task_type, group.priority, "turn"] += count
                 case "retry" | "time" | "parents" as what:
-                    found[pool, group.priority, what] += count
+                    found[pool, task_type, group.priority, what] += count
         for limit in limits:
             for flow in limit.blocked:
                 servers = flow.limits[SERVERS].key
+                pool, task_type = servers.name[:2]
                 reason: Reason = LIMIT_REASONS[limit.key.kind]
                 if limit.key.kind == "servers":
                     reason = unserved.get(servers, "no-server")
-                found[servers.name[0], flow.priority, reason] += len(flow)
-                found[servers.name[0], flow.priority, "turn"] -= len(flow)
-        return [Depth(pool, priority, reason, count) for (pool, priority, reason), count in found.items() if count]
+                found[pool, task_type, flow.priority, reason] += len(flow)
+                found[pool, task_type, flow.priority, "turn"] -= len(flow)
+        return _summed(found)
 
     def kinds(self) -> set[LimitKey]:
         """Return the limits of kind `servers` of all waiting tasks."""
@@ -148,6 +156,17 @@ class DepthCounter:
         del ready[ref]
         if not ready:
             del self._ready[pool]
+
+
+def _summed(found: Mapping[tuple[str, str, Priority, Reason], int]) -> Depths:
+    by_pool: Counter[tuple[str, Priority, Reason]] = Counter()
+    by_type: dict[str, dict[Reason, int]] = {}
+    for (pool, task_type, priority, reason), count in found.items():
+        if count:
+            by_pool[pool, priority, reason] += count
+            reasons = by_type.setdefault(task_type, {})
+            reasons[reason] = reasons.get(reason, 0) + count
+    return Depths([Depth(*where, count) for where, count in by_pool.items() if count], by_type)
 
 
 def _group_of(entry: TaskEntry) -> Group | None:

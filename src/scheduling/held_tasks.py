@@ -23,7 +23,7 @@ from ..events.kinds import kind_of
 from ..events.task import NO_PLAN, TaskEvent, TaskSubmitted
 from ..instants import epoch_seconds
 from .backlog_report import OwnerBacklog
-from .depth import SERVERS, Depth, DepthCounter
+from .depth import SERVERS, DepthCounter, Depths
 from .limit import LimitKey, Stage, TaskEntry
 from .limiter import Limiter, LimitRules
 from .windows import lane
@@ -280,8 +280,8 @@ class HeldTasks:
                     found[of_lane] = (*owners, owner)
         return found
 
-    def depths(self, now: float, *, scarce: bool = False) -> list[Depth]:
-        """Return how many tasks wait, by pool, priority and what they wait for first.
+    def depths(self, now: float, *, scarce: bool = False) -> Depths:
+        """Return how many tasks wait, by pool or type, priority and what they wait for first.
 
         `scarce`: no waiting task is started, as the store has no space for its result.
         The time this takes grows with the kinds of tasks and the flows, not with the tasks.

@@ -204,6 +204,10 @@ class Limit:
             available = min(available, self._tokens.available(now) - len(self.pending))
         return available
 
+    def tokens(self, now: float) -> float | None:
+        """Return how many starts the rate limit allows now, beside those that were granted; None: there is none."""
+        return None if self._tokens is None else max(0.0, self._tokens.available(now) - len(self.pending))
+
     def _available_in_window(self) -> float:
         size = self.bounds.concurrency
         if size is None:

@@ -73,6 +73,10 @@ class Limiter:
             limit = self._limits[key] = Limit(key, self._rules.bounds(key), self._ageing_seconds, now, known_for)
         return limit
 
+    def known(self, key: LimitKey) -> Limit | None:
+        """Return a limit that some active task needs, None for another."""
+        return self._limits.get(key)
+
     def limits_of(self, entry: TaskEntry, now: float) -> tuple[Limit, ...]:
         """Return the limits of a task, in the order of `limit_keys`."""
         if entry.plan is not NO_PLAN:

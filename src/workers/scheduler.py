@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import assert_never
 
 import nats.errors
 import structlog
+from msgspec import MsgspecError
 from nats.aio.msg import Msg
 
 from ..clock import event_id, utc_now
@@ -41,6 +42,8 @@ from ..events.subjects import (
 from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
 from ..explain.explanation import encode as encode_explanation
 from ..explain.explanation import explain
+from ..explain.limit_use import decode_question, use_of_limits
+from ..explain.limit_use import encode as encode_use
 from ..instants import epoch_seconds
 from ..projections.active import entered_tasks, projected
 from ..projections.task_view import TaskView, awaited, view_key
@@ -50,7 +53,7 @@ from ..runtime import metrics
 from ..runtime.service import Service
 from ..scheduling.backlog_report import BacklogReport
 from ..scheduling.backlog_report import encode as encode_report
-from ..scheduling.depth import Depth
+from ..scheduling.depth import Depth, Reason
 from ..scheduling.held_tasks import (
     AskParent,
     Due,
@@ -105,6 +108,8 @@ class Scheduler(Service):
         self._rules = FleetRules(container.fleet)
         self._held_tasks = self._new_held_tasks()
         self._depths: tuple[Depth, ...] = ()
+        self._by_type: Mapping[str, Mapping[Reason, int]] = {}
+        """What the waiting tasks of each type wait for, as counted with the depths."""
         self._oldest: dict[str, float] = {}
         self._held = 0
         self._counted_at = 0.0
@@ -226,8 +231,13 @@ class Scheduler(Service):
                     await self._changed.wait()
 
     async def _on_explain(self, message: Msg) -> None:
-        """Answer why a task is held. A request without a valid task id gets no answer."""
-        with contextlib.suppress(Refused, UnicodeDecodeError, StoreError):
+        """Answer why a task is held, or how limits are used. A request that is neither gets no answer."""
+        with contextlib.suppress(Refused, UnicodeDecodeError, StoreError, MsgspecError):
+            if message.data.startswith(b"{"):
+                question = decode_question(message.data)
+                use = use_of_limits(self._held_tasks.limiter, question, self._by_type, self._as_of, time.time())
+                await self._connection.publish(message.reply, encode_use(use))
+                return
             explanation = explain(self._held_tasks, parse_task_id(message.data.decode()), self._as_of, time.time())
             await self._connection.publish(message.reply, encode_explanation(explanation))
 
@@ -370,10 +380,8 @@ class Scheduler(Service):
         if now < self._counted_at + self._depths_seconds and self._counted_at <= now:
             return
         began = time.perf_counter()
-        self._depths, self._oldest = (
-            tuple(self._held_tasks.depths(now, scarce=self._space.is_scarce)),
-            self._held_tasks.oldest(),
-        )
+        depths, self._oldest = self._held_tasks.depths(now, scarce=self._space.is_scarce), self._held_tasks.oldest()
+        self._depths, self._by_type = tuple(depths.by_pool), depths.by_type
         self._held, self._counted_at = self._held_tasks.held, now
         self._depths_seconds = max(DEPTHS_SECONDS, DEPTHS_COST * (time.perf_counter() - began))
 

@@ -204,9 +204,13 @@ def test_whatever_happened_each_waiting_task_is_in_one_depth_and_no_other_is(wha
         for task in entries(held_tasks)
         if (reason := waits_for(held_tasks, task)) is not None
     )
-    found = held_tasks.depths(simulation.now)
+    found, by_type = held_tasks.depths(simulation.now)
     assert {(depth.pool, depth.priority, depth.reason): depth.count for depth in found} == dict(expected)
     assert len(found) == len(expected)
+    of_types = Counter((task.task_type, waits_for(held_tasks, task)) for task in entries(held_tasks))
+    assert {(name, reason): count for name, reasons in by_type.items() for reason, count in reasons.items()} == {
+        each: count for each, count in of_types.items() if each[1] is not None
+    }
     ready = [
         task for task in entries(held_tasks) if waits_for(held_tasks, task) not in (None, "retry", "time", "parents")
     ]

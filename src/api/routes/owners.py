@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from ...commands.owner import LimitOwner, OwnerCommand, OwnerState, RemoveOwnerLimits
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+from litestar.params import QueryParameter
+
+from ...commands.owner import LimitOwner, OwnerCommand, OwnerState, RemoveOwnerLimits, allowance
 from ...container import Container
-from ...errors import Forbidden, InvalidInput, QuotaExceeded, StoredTooMuch, TooManyStreams
+from ...errors import Forbidden, InvalidInput, QuotaExceeded, StoredTooMuch, StoreUnavailable, TooManyStreams
 from ...events.ids import owner_token
+from ...events.owner import OwnerLimited
+from ...index.lists import SERVICE
+from ...index.loads import owners_after
 from ...instants import optional_milliseconds
 from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
 from ..auth.authenticator import is_plain
 from ..bodies import read_as
+from ..limit_use import UNUSED, ask_limits, effect_of, loads_of_owners
 from ..parameters import Cursor, Limit, OwnerInPath, decoded, page_of
 from ..routing import RouteHandler, Routes
 from ..schemas.owners import (
+    LimitsPreview,
     OwnerLimitsAnswer,
     OwnerLimitsBody,
     OwnerPage,
+    OwnerUse,
     QuotaBody,
     QuotasAnswer,
     owner_answer,
@@ -23,6 +35,9 @@ from ..schemas.owners import (
 )
 
 LONGEST_OWNER = 256
+AllOwners = Annotated[
+    bool, QueryParameter(name="all", description="True: also owners without limits of their own, all with their `use`")
+]
 
 
 async def command_owner(container: Container, owner: str, command: OwnerCommand, signed: Origin) -> OwnerLimitsAnswer:
@@ -76,6 +91,47 @@ async def quotas_of(container: Container, owner: str) -> QuotasAnswer:
     )
 
 
+async def uses_of(container: Container, owners: Sequence[str]) -> dict[str, OwnerUse]:
+    """Return what owners use now. Raises StoreError."""
+    tokens = {owner: owner_token(owner) for owner in owners}
+    loads = await loads_of_owners(container, list(tokens.values()))
+    limits = await ask_limits(container, owners=list(tokens.values()))
+    found = {}
+    for owner, key in tokens.items():
+        load, use = loads[key], limits.owners.get(key, UNUSED) if limits else None
+        found[owner] = OwnerUse(
+            running=load.running,
+            waiting=load.waiting,
+            held=load.held,
+            starts_per_second=round(load.starts_per_minute / 60, 2),
+            counted=use.counted if use else None,
+            held_by_limit=use.held if use else None,
+            quotas=(await quotas_of(container, owner)).quotas,
+        )
+    return found
+
+
+async def preview_of(container: Container, owner: str, limits: OwnerLimited) -> LimitsPreview:
+    """Return what an owner's own limits would do. Raises StoreError."""
+    key = owner_token(owner)
+    answer = await ask_limits(container, owners=[key])
+    if answer is None:
+        raise StoreUnavailable("no scheduler answers, so it is not known what the limits would do; retry later")
+    load = (await loads_of_owners(container, [key]))[key]
+    present = container.fleet.allowance(key)
+    wanted = allowance(OwnerState(own=limits), container.fleet.service)
+    effect = effect_of(wanted, present, answer.owners.get(key, UNUSED), load)
+    used = {QuotaExceeded.policy: load.waiting, StoredTooMuch.policy: (await container.submissions.stored.of(key)).used}
+    quotas = {QuotaExceeded.policy: wanted.waiting, StoredTooMuch.policy: wanted.stored}
+    return LimitsPreview(
+        owner=owner,
+        would_hold=effect.would_hold,
+        would_release=effect.would_release,
+        over=effect.over,
+        refuses=[policy for policy, limit in quotas.items() if limit is not None and used[policy] >= limit],
+    )
+
+
 def quota_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/quotas", "Owners")
 
@@ -122,16 +178,45 @@ def owner_routes(container: Container) -> list[RouteHandler]:
         check_reader(request, name, "limits")
         return owner_answer(name, (await container.commands.owners.load(name)).state, container.fleet.service)
 
-    @routes.get("/", "List owners with limits of their own", "A page of owners, by name", roles=READERS_OF_ALL)
-    async def list_limited_owners(limit: Limit = 50, cursor: Cursor = None) -> OwnerPage:
-        """List the owners with limits set by an admin; all others have the limits of the service."""
+    @routes.get("/", "List owners", "A page of owners, by name", roles=READERS_OF_ALL)
+    async def list_owners(all_: AllOwners = False, limit: Limit = 50, cursor: Cursor = None) -> OwnerPage:
+        """List the owners with limits set by an admin; all others have the limits of the service.
+
+        With `all=true` list everybody who has tasks, too, each with what is used now: running and waiting tasks,
+        starts, tasks that the limits hold, and quotas.
+        """
         await container.fleet.catch_up(container.reading)
         found = {own.owner: own for own in container.fleet.limited_owners()}
-        shown, following = page_of(found, limit, cursor)
-        return OwnerPage(
-            owners=[owner_answer(owner, OwnerState(own=found[owner]), container.fleet.service) for owner in shown],
-            next_cursor=following,
-        )
+        if not all_:
+            shown, following = page_of(found, limit, cursor)
+            owners = [owner_answer(owner, OwnerState(own=found[owner]), container.fleet.service) for owner in shown]
+            return OwnerPage(owners=owners, next_cursor=following)
+        known = await container.index.run(partial(owners_after, after=cursor or "", limit=limit + 1), SERVICE)
+        shown, following = page_of({*found, *known}, limit, cursor)
+        uses = await uses_of(container, shown)
+        states = {owner: OwnerState(own=found.get(owner)) for owner in shown}
+        answers = [owner_answer(owner, state, container.fleet.service) for owner, state in states.items()]
+        for answer in answers:
+            answer.use = uses[answer.owner]
+        return OwnerPage(owners=answers, next_cursor=following)
+
+    @routes.post(
+        "/{owner:str}/limits/preview",
+        "Preview an owner's limits",
+        "What the limits would do",
+        body=OwnerLimitsBody,
+        needs_body=True,
+        roles=("admin",),
+        never={404},
+    )
+    async def preview_owner_limits(request: ApiRequest, owner: OwnerInPath) -> LimitsPreview:
+        """Return what limits would do to an owner's tasks if they were set now, and change nothing.
+
+        503 if no scheduler answers.
+        """
+        name = owner_name(owner)
+        body = await read_as(request, OwnerLimitsBody, container.settings.max_json_depth)
+        return await preview_of(container, name, owner_limits(name, body))
 
     @routes.delete(
         "/{owner:str}/limits",

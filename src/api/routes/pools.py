@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from datetime import datetime
+from functools import partial
 
+from ...clock import utc_now
 from ...commands.pool import PausePool, PoolCommand, ResumePool
 from ...commands.server import Present
 from ...container import Container
-from ...errors import NotFound
+from ...errors import IndexNotReady, NotFound
 from ...events.ids import token
 from ...events.subjects import pool_filter
 from ...events.task import PRIORITIES, Priority
+from ...index.lists import SERVICE
+from ...index.loads import Load, loads
 from ...instants import from_seconds, iso
 from ...scheduling.depth import Reason
 from ...streams.backlog import Backlog, backlogs, waiting_since
@@ -49,11 +54,24 @@ async def summaries(container: Container, names: list[str]) -> list[PoolSummary]
     shown = {server.server_id for of_one in by_pool.values() for server in of_one[:SERVERS_SHOWN]}
     running = await container.lists.running(sorted(shown))
     found = await backlogs(container.reading)
-    return [await _summary(container, name, by_pool[name], running, found) for name in names]
+    present = await loads_of(container, names)
+    return [await _summary(container, name, by_pool[name], running, found, present.get(name)) for name in names]
+
+
+async def loads_of(container: Container, names: list[str]) -> dict[str, Load]:
+    """Return the tasks of pools that wait and run, and how many start; empty without an index."""
+    with contextlib.suppress(IndexNotReady):
+        return await container.index.run(partial(loads, of="pool", values=names, now=utc_now()), SERVICE)
+    return {}
 
 
 async def _summary(
-    container: Container, name: str, servers: list[Present], running: dict[str, int], found: dict[str, Backlog]
+    container: Container,
+    name: str,
+    servers: list[Present],
+    running: dict[str, int],
+    found: dict[str, Backlog],
+    load: Load | None,
 ) -> PoolSummary:
     fleet = container.fleet
     types = fleet.types_of(name)
@@ -72,6 +90,8 @@ async def _summary(
         waiting=waiting,
         waiting_for=waiting_for,
         counted_at=iso(counted_at) if counted_at else None,
+        running=load.running if load else None,
+        starts_per_minute=load.starts_per_minute if load else None,
         in_hand={priority: sum(queue.in_hand for queue in both.values()) for priority, both in queues.items()},
         oldest_waiting=iso(oldest) if oldest else None,
     )

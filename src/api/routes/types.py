@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
+from typing import Annotated
 
 import msgspec
+from litestar.params import QueryParameter
 from msgspec import UNSET, Raw
 
+from ...clock import utc_now
 from ...commands.task_type import (
     DEFAULT_POOL,
     DEFAULT_TYPE,
@@ -18,21 +23,28 @@ from ...commands.task_type import (
     TypeState,
 )
 from ...container import Container
-from ...errors import InvalidInput, NotFound
+from ...errors import Forbidden, InvalidInput, NotFound
 from ...events.envelope import NULL
 from ...events.limits import Limits
 from ...events.task_type import TypeDefined
+from ...index.lists import SERVICE
+from ...index.loads import loads
 from ...submission.payload_schema import PayloadSchema
-from ..auth.access import ApiRequest, Origin, origin
+from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
 from ..bodies import read_as
+from ..limit_use import UNUSED, ask_limits
 from ..parameters import Cursor, TypeLimit, TypeNameInPath, page_of
 from ..routing import RouteHandler, Routes
 from ..schemas.dialects import read_dialect
 from ..schemas.owners import check_burst
 from ..schemas.pools import PauseAnswer, pause_info
 from ..schemas.shared import ReasonBody
-from ..schemas.types import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
+from ..schemas.types import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, TypeUse, type_summary
 from ..server_schemas import schema_of_server
+
+WithUse = Annotated[
+    bool, QueryParameter(description="True: with `use`, what tasks of the type do now; admins and auditors only")
+]
 
 
 async def define_type(container: Container, name: str, body: TypeBody, signed: Origin) -> TypeState:
@@ -98,6 +110,31 @@ def _duration(seconds: float | None) -> timedelta | None:
     return timedelta(seconds=seconds) if seconds is not None else None
 
 
+def check_use(request: ApiRequest, *, wanted: bool) -> None:
+    """Raise Forbidden if the caller wants the numbers of everybody's tasks and may not have them."""
+    if wanted and not request.user.has(*READERS_OF_ALL):
+        raise Forbidden("`use` has numbers of all owners' tasks; it needs a token with the role admin or auditor")
+
+
+async def add_use(container: Container, types: Sequence[TypeSummary]) -> None:
+    """Add to types what their tasks do now. Raises StoreError."""
+    names = [each.name for each in types]
+    found = await container.index.run(partial(loads, of="type", values=names, now=utc_now()), SERVICE)
+    limits = await ask_limits(container, types=names)
+    for each in types:
+        load = found[each.name]
+        limit = limits.types.get(each.name, UNUSED) if limits else None
+        each.use = TypeUse(
+            running=load.running,
+            waiting=load.waiting,
+            held=load.held,
+            starts_per_minute=load.starts_per_minute,
+            counted=limit.counted if limit else None,
+            held_by_limit=limit.held if limit else None,
+            waiting_for=limits.waiting_for.get(each.name, {}) if limits else None,
+        )
+
+
 def type_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/types", "Types")
     depth = container.settings.max_json_depth
@@ -114,24 +151,32 @@ def type_routes(container: Container) -> list[RouteHandler]:
         return type_summary(name, await define_type(container, name, body, origin(request)), container.settings)
 
     @routes.get("/", "List types", "A page of types, by name")
-    async def list_types(limit: TypeLimit = 1000, cursor: Cursor = None) -> TypePage:
+    async def list_types(
+        request: ApiRequest, use: WithUse = False, limit: TypeLimit = 1000, cursor: Cursor = None
+    ) -> TypePage:
         """List the types by name; `default` always exists."""
+        check_use(request, wanted=use)
         fleet = container.fleet
         await fleet.catch_up(container.reading)
         states = {state.definition.name: state for state in fleet.types() if state.definition}
         states.setdefault(DEFAULT_TYPE, fleet.type_state(DEFAULT_TYPE))
         shown, following = page_of(states, limit, cursor)
-        return TypePage(
-            types=[type_summary(name, states[name], container.settings) for name in shown], next_cursor=following
-        )
+        types = [type_summary(name, states[name], container.settings) for name in shown]
+        if use:
+            await add_use(container, types)
+        return TypePage(types=types, next_cursor=following)
 
     @routes.get("/{name:str}", "Read a type", "The type's settings")
-    async def get_type(name: TypeNameInPath) -> TypeSummary:
+    async def get_type(request: ApiRequest, name: TypeNameInPath, use: WithUse = False) -> TypeSummary:
         """Return a type's settings; where it has none, those of the service."""
+        check_use(request, wanted=use)
         state = (await container.commands.types.load(name)).state
         if state.definition is None and name != DEFAULT_TYPE:
             raise NotFound("type", name)
-        return type_summary(name, state, container.settings)
+        found = type_summary(name, state, container.settings)
+        if use:
+            await add_use(container, [found])
+        return found
 
     @routes.delete("/{name:str}", "Delete a type", "The type is deleted", roles=("admin",), fails={409})
     async def delete_type(request: ApiRequest, name: TypeNameInPath) -> TypeDone:

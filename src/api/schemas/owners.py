@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict
 
 from ...commands.owner import Allowance, OwnerState, allowance
@@ -36,6 +36,37 @@ class OwnerLimitsBody(Struct, kw_only=True, rename="camel", forbid_unknown_field
     """Bytes of events and results; a submission beyond them is a 429."""
 
 
+class QuotaBody(Struct, kw_only=True, rename="camel"):
+    """A quota of an owner."""
+
+    policy: str
+    """Name of the quota, as in `RateLimit-Policy` and `violated-policies` of a 429: `waiting`, `stored`, `streams`."""
+    unit: str
+    """What is counted: `tasks`, `bytes` or `streams`."""
+    limit: int | None
+    """Largest number allowed; null: no limit."""
+    used: int
+    """Present number, as this process knows it. It may be some seconds old."""
+    frees_at: int | None = None
+    """Of `stored`: when the oldest day is past the retention, in ms since the epoch; null: never."""
+
+
+class OwnerUse(Struct, kw_only=True, rename="camel"):
+    """What an owner uses of the service now."""
+
+    running: int
+    waiting: int
+    held: int
+    """Those of `waiting` that are in no queue."""
+    starts_per_second: float
+    """Of attempts, on average over about the last minute."""
+    counted: int | None
+    """Tasks that count towards `concurrency`: they run or were granted their start. Null: no scheduler answers."""
+    held_by_limit: int | None
+    """Tasks that wait for the owner's limits first. Null: no scheduler answers."""
+    quotas: list[QuotaBody]
+
+
 class OwnerLimitsAnswer(Struct, kw_only=True, rename="camel"):
     """The limits in force for an owner; null: no limit."""
 
@@ -53,21 +84,8 @@ class OwnerLimitsAnswer(Struct, kw_only=True, rename="camel"):
     """Bytes of events and results; a submission beyond them is a 429."""
     own: OwnerLimitsBody | None
     """The owner's own limits, as set; null: all are the service's."""
-
-
-class QuotaBody(Struct, kw_only=True, rename="camel"):
-    """A quota of an owner."""
-
-    policy: str
-    """Name of the quota, as in `RateLimit-Policy` and `violated-policies` of a 429: `waiting`, `stored`, `streams`."""
-    unit: str
-    """What is counted: `tasks`, `bytes` or `streams`."""
-    limit: int | None
-    """Largest number allowed; null: no limit."""
-    used: int
-    """Present number, as this process knows it. It may be some seconds old."""
-    frees_at: int | None = None
-    """Of `stored`: when the oldest day is past the retention, in ms since the epoch; null: never."""
+    use: OwnerUse | UnsetType = UNSET
+    """In the list with `all=true`; else missing."""
 
 
 class QuotasAnswer(Struct, kw_only=True, rename="camel"):
@@ -78,8 +96,22 @@ class QuotasAnswer(Struct, kw_only=True, rename="camel"):
     quotas: list[QuotaBody]
 
 
+class LimitsPreview(Struct, kw_only=True, rename="camel"):
+    """What limits would do right after they are set. A rate limit holds tasks back for a while only."""
+
+    owner: str
+    would_hold: int
+    """Queued tasks that they would hold back."""
+    would_release: int
+    """Tasks held by the present limits that could start."""
+    over: int
+    """Running tasks beyond `concurrency`: they go on."""
+    refuses: list[str]
+    """Quotas that would be used up, so that submissions are a 429: `waiting`, `stored`."""
+
+
 class OwnerPage(Page, kw_only=True, rename="camel"):
-    """Owners with limits of their own, by name."""
+    """Owners by name: those with limits of their own, or all."""
 
     owners: list[OwnerLimitsAnswer]
 

@@ -61,6 +61,10 @@ class PoolSummary(Struct, kw_only=True, rename="camel"):
     """The same tasks by what each waits for first: `queued` for a free slot, others as `kind` of its holds."""
     counted_at: str | None
     """When they were counted, about a second ago. Null: no scheduler has reported; only queued tasks are counted."""
+    running: int | None
+    """Tasks that run. Null: the index of tasks cannot say it now."""
+    starts_per_minute: float | None
+    """Of attempts, on average over about the last minute. Null: likewise."""
     in_hand: dict[Priority, int]
     """Tasks taken from the queue: running, or waiting to be queued again because no server was free."""
     oldest_waiting: str | None

@@ -11,6 +11,7 @@ from ...commands.task_type import DEFAULT_POOL, TypeState
 from ...events.limits import NO_LIMITS
 from ...events.task import BUSY_FOR, Priority
 from ...events.task_type import Accepts, OnConflict, TypeDefined
+from ...scheduling.depth import Reason
 from ...settings import Concurrency, PerSecond, Settings
 from ...wire.fields import INDEXED_PATTERN, POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds, ServerName
 from .dialects import DialectName
@@ -73,6 +74,23 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True,
     """Wire format of its servers that are registered without one; null: `taskstream`."""
 
 
+class TypeUse(Struct, kw_only=True, rename="camel"):
+    """The tasks of a type now."""
+
+    running: int
+    waiting: int
+    held: int
+    """Those of `waiting` that are in no queue."""
+    starts_per_minute: float
+    """Of attempts, on average over about the last minute."""
+    counted: int | None
+    """Tasks that count towards `concurrency`: they run or were granted their start. Null: no scheduler answers."""
+    held_by_limit: int | None
+    """Tasks that wait for the type's limits first. Null: no scheduler answers."""
+    waiting_for: dict[Reason, int] | None
+    """The waiting tasks by what each waits for first, as in a pool. Null: no scheduler answers."""
+
+
 class TypeSummary(Struct, kw_only=True, rename="camel"):
     """A type's settings; where it has none, those of the service. Durations are in seconds."""
 
@@ -115,6 +133,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """Settings as an admin set them, without the schema: what is missing comes from the service. Null: not defined."""
     pause: PauseInfo | None
     """Null: not paused."""
+    use: TypeUse | UnsetType = UNSET
+    """With `use=true`; else missing."""
 
 
 class TypePage(Page, kw_only=True, rename="camel"):
