@@ -47,7 +47,7 @@ export const ROUTES: Route[] = [
   { path: "/webhooks", name: "Webhooks", icon: "webhook", key: "w", load: () => import("./pages/webhooks.tsx") },
   { path: "/webhooks/{id}", name: "Webhook", load: () => import("./pages/webhook.tsx") },
   { path: "/log", name: "Log", icon: "scroll-text", key: "e", load: () => import("./pages/log.tsx") },
-  { path: "/settings", name: "Settings", icon: "settings", key: ",", load: () => import("./pages/settings.tsx") },
+  { path: "/settings", name: "Settings", icon: "settings", key: "a", load: () => import("./pages/settings.tsx") },
 ];
 
 /** True: an address such as `#/fleet/gpu-3` leads to a page that exists. */

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from taskstream import settings
 from taskstream.nats_server.server import find_executable
@@ -325,3 +326,9 @@ async def test_what_the_pods_run_is_a_service_that_runs_tasks(tmp_path: Path) ->
     finally:
         for process in reversed(started):
             process.kill()
+
+
+def test_the_alerts_of_the_release_are_those_that_are_tested(everything: list[dict[str, Any]]) -> None:
+    [file] = (CHART.parents[1] / "prometheus" / "rules").glob("*.yaml")
+
+    assert of(everything, "PrometheusRule", "ts-taskstream")["spec"] == yaml.safe_load(file.read_text())
