@@ -47,6 +47,13 @@ export const ROUTES: Route[] = [
   { path: "/webhooks", name: "Webhooks", icon: "webhook", key: "w", load: () => import("./pages/webhooks.tsx") },
   { path: "/webhooks/{id}", name: "Webhook", load: () => import("./pages/webhook.tsx") },
   { path: "/log", name: "Log", icon: "scroll-text", key: "e", load: () => import("./pages/log.tsx") },
+  {
+    path: "/operations",
+    name: "Operations",
+    icon: "list-checks",
+    key: "j",
+    load: () => import("./pages/operations.tsx"),
+  },
   { path: "/settings", name: "Settings", icon: "settings", key: "a", load: () => import("./pages/settings.tsx") },
 ];
 
