@@ -7,6 +7,7 @@ export function StateBar({ counts, wide = false }: { counts: Record<State, numbe
   const width = wide ? 1000 : 160;
   const height = wide ? 10 : 8;
   const words = STATES.filter((state) => counts[state]).map((state) => `${count(counts[state])} ${wordOf(state)}`);
+  if (!words.length) words.push("no tasks yet");
   let at = 0;
   return (
     <svg

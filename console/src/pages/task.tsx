@@ -1,6 +1,6 @@
 /** One task: why it is so, what happened, what went in and out. */
 import type { ComponentChildren } from "preact";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { ApiError } from "../api/client.ts";
 import { CopyButton } from "../parts/CopyButton.tsx";
 import { Icon } from "../parts/Icon.tsx";
@@ -13,7 +13,7 @@ import { panelId, Tabs } from "../parts/Tabs.tsx";
 import { Duration, Exact, When } from "../parts/time.tsx";
 import { address, href, navigate, setQuery } from "../router.ts";
 import type { PageProps } from "../routes.ts";
-import { readsAll } from "../session.ts";
+import { me, readsAll } from "../session.ts";
 import { Attempts } from "../task/Attempts.tsx";
 import { TaskActions } from "../task/actions.tsx";
 import { isActive, type Outline, TaskFeed } from "../task/feed.ts";
@@ -54,7 +54,7 @@ export default function TaskPage({ params }: PageProps) {
     if (error) return <Problem error={error} onRetry={() => void feed.load()} />;
     return <Skeleton rows={10} label="Loading: the task" />;
   }
-  return <Task feed={feed} task={task} />;
+  return <Task key={id} feed={feed} task={task} />;
 }
 
 const WORDS: Record<string, string> = {
@@ -93,7 +93,9 @@ function Task({ feed, task }: { feed: TaskFeed; task: Outline }) {
     { id: "graph", label: "Graph", count: task.dependsOn.length ? `${task.dependsOn.length}↑` : undefined },
   ];
   const wanted = address.value.query.get("tab");
-  const current = tabs.some((tab) => tab.id === wanted) ? (wanted as string) : firstTab(task);
+  // Chosen once: the tab does not change under the eyes of who reads when the task ends.
+  const [first] = useState(() => firstTab(task));
+  const current = tabs.some((tab) => tab.id === wanted) ? (wanted as string) : first;
   const choose = (tab: string) => setQuery({ tab, sequence: undefined }, { replace: true });
   const [parent] = task.dependsOn;
   useKeys("Task's tabs", [
@@ -184,6 +186,7 @@ function Panel({ feed, task, tab, onSequence }: PanelProps) {
     case "attempts":
       return story && <Attempts story={story} onSequence={onSequence} />;
     case "output":
+      if (isWithheld(task)) return <Withheld />;
       return <Output feed={feed} />;
     case "events":
       return (
@@ -196,10 +199,10 @@ function Panel({ feed, task, tab, onSequence }: PanelProps) {
     case "graph":
       return <Related id={task.id} batch={task.batchId} version={story?.end?.sequence ?? 0} />;
     case "payload":
-      if (task.withheld) return <Withheld text={task.withheld} />;
+      if (isWithheld(task)) return <Withheld />;
       return <BodyView path={`${path}/payload`} name={`${task.id}.payload`} label="Payload" version={0} />;
     default:
-      if (task.withheld) return <Withheld text={task.withheld} />;
+      if (isWithheld(task)) return <Withheld />;
       if (task.resultBytes === null) return <NoResult task={task} />;
       return (
         <BodyView
@@ -212,10 +215,18 @@ function Panel({ feed, task, tab, onSequence }: PanelProps) {
   }
 }
 
-function Withheld({ text }: { text: string }) {
+/** True: the caller may see the task of somebody else, and not what went in and out. */
+function isWithheld(task: Outline): boolean {
+  return me.value !== null && !me.value.may.readPayloads && me.value.subject !== task.owner;
+}
+
+function Withheld() {
   return (
     <EmptyState title="Not shown to you">
-      <p>{text}</p>
+      <p>
+        Payloads and results of other users are withheld from your token: reading them needs the claim{" "}
+        <code>payloads: true</code>.
+      </p>
     </EmptyState>
   );
 }

@@ -7,7 +7,7 @@ import type { Why } from "../fold/why.ts";
 import { follow, type StreamState } from "../live/stream.ts";
 import { isPaused } from "../parts/resource.ts";
 
-export type Outline = Schema<"TaskOutline"> & { withheld?: string | null };
+export type Outline = Schema<"TaskOutline">;
 type Page = { events: TaskEvent[]; nextAfter: number | null; nextBefore: number | null; total: number };
 
 /** Events but progress: those that phases and attempts are folded from. */
