@@ -10,6 +10,7 @@
     │   │   └── TooManyAsks         … the open requests of a server's pullers, or of all
     │   ├── Forbidden               the caller is known and lacks the role
     │   ├── NotFound                no such task, server or type, or none that the caller may see
+    │   ├── RevisionChanged         the settings are not those that the change was made for
     │   ├── RangeNotSatisfiable     the range of bytes begins after the last one
     │   └── RuleBroken              well-formed, and not possible in the present state
     │       ├── AlreadyEnded        the task has another final state
@@ -161,6 +162,18 @@ class NotFound(Refused):
         self.kind = kind
         self.name = name
         super().__init__(f"no {kind} {name!r}")
+
+
+class RevisionChanged(Refused):
+    """The settings are not those that the change was made for: somebody else changed them meanwhile."""
+
+    def __init__(self, present: str) -> None:
+        self.present = present
+        """The present revision."""
+        super().__init__(
+            f'somebody else has changed this since it was read; its `ETag` now begins with "{present}": read it again, '
+            "and repeat the change on what it is now"
+        )
 
 
 class RuleBroken(Refused):

@@ -52,6 +52,8 @@ ANSWERED = "taskstream.answered"
 """Key in the scope of a request whose answer has begun."""
 _HEADERS = "taskstream.headers"
 
+REVISION = "taskstream.revision"
+"""Key in the scope of the revision of what an answer shows, for its `ETag`."""
 MAY_TAKE_LONG = "taskstream.may_take_long"
 """Key in the scope of a request that waits for something to happen: it is not slow."""
 UNREMARKABLE = frozenset({"/", "/health/live", "/health/ready", "/metrics"})
@@ -129,6 +131,8 @@ class RequestMiddleware:
                 answered = time.perf_counter()
                 scope[ANSWERED] = True
                 message["headers"] = [*message.get("headers", ()), *extra]
+                if REVISION in scope and scope["method"] != "GET" and status == 200:
+                    message["headers"].append((b"etag", b'"%b"' % scope[REVISION]))
                 if status == 405 or scope["method"] == "OPTIONS":
                     message["headers"] = [_with_all_methods(scope, *header) for header in message["headers"]]
             await send(message)
@@ -244,7 +248,8 @@ class Conditional:
 
 def _tag(scope: Any, start: Any, last: Any) -> None:
     """Tag an answer that begins and ends with these messages; take the body out if the client has it already."""
-    tag = b'"%b"' % hashlib.blake2b(last["body"], digest_size=12).hexdigest().encode()
+    digest = hashlib.blake2b(last["body"], digest_size=12).hexdigest().encode()
+    tag = b'"%b.%b"' % (scope[REVISION], digest) if REVISION in scope else b'"%b"' % digest
     start["headers"] = [*start["headers"], (b"etag", tag)]
     if tag in _known_tags(scope):
         start["status"] = 304

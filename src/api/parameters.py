@@ -96,6 +96,13 @@ Owner = Annotated[
     str | None,
     QueryParameter(description="One user; `*`: all. Admins and auditors only, who see all by default"),
 ]
+IfMatch = Annotated[
+    str | None,
+    HeaderParameter(
+        name="If-Match",
+        description="The `ETag` of an answer: the change is made only if the settings are still those; else a 412",
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(

@@ -79,6 +79,7 @@ _STATUS: dict[type[Exception], int] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.RangeNotSatisfiable: 416,
+    errors.RevisionChanged: 412,
     errors.IdempotencyConflict: 422,
     errors.QuotaExceeded: 429,
     errors.RuleBroken: 409,
@@ -228,6 +229,8 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
         headers["WWW-Authenticate"] = 'Bearer realm="taskstream"'
     if problem.status == 405 and isinstance(error, HTTPException) and error.headers:
         headers["Allow"] = next((value for name, value in error.headers.items() if name.lower() == "allow"), "")
+    if isinstance(error, errors.RevisionChanged):
+        headers["ETag"] = f'"{error.present}"'
     if isinstance(error, errors.RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.size}"
     if problem.status == 415:
@@ -270,6 +273,7 @@ MEANINGS = {
     404: "Not found, or not visible to the caller",
     405: "Another method than those in `Allow`",
     409: "Not possible in the present state",
+    412: "It has changed since it was read; the `ETag` has its present revision",
     413: "The body is too large",
     415: "The body is compressed, which is not accepted",
     416: "The range has none of the bytes; `Content-Range` has their number",

@@ -112,9 +112,12 @@ class Handler(Generic[K, S, C, E]):
         cause: str = "",
         known: Known[S] | None = None,
         room: Room | None = None,
+        check: Callable[[object], None] | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> Handled[S, E]:
         """Decide and append; `known` spares the first load. `room`: asked before a new history is begun.
+
+        `check` raises Refused if the command may not be given in a state; the events are appended to that state only.
 
         Raises what `decide` raises: nothing was stored. Raises StoreFull at once. Raises StoreUnavailable after
         `patience_seconds` without NATS: the outcome may be unknown, and the command may be repeated.
@@ -125,6 +128,8 @@ class Handler(Generic[K, S, C, E]):
             try:
                 if known is None:
                     known = await self._load_within(tries.load_seconds if tries else FIRST_LOAD_SECONDS, key)
+                if check is not None:
+                    check(known.state)
                 handled = await self._try(key, command, by, cause, known, room)
             except StoreError as error:
                 tries = tries or _Tries(began + patience_seconds, self.log.pause)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypedDict, cast
+import re
+from typing import Any, NotRequired, Protocol, TypedDict, cast
 from urllib.parse import parse_qs
 
 from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import Struct
 
-from ...errors import Forbidden, NotFound
+from ...commands.revision import RevisionCheck, revision_of
+from ...errors import Forbidden, InvalidInput, NotFound
 from ...events.envelope import Actor
 from ...events.ids import (
     BatchRef,
@@ -23,7 +25,7 @@ from ...events.ids import (
 )
 from ...projections.fleet import Fleet
 from ...push.open_streams import OpenStreams
-from ..middleware import MAY_TAKE_LONG, headers_of, request_id
+from ..middleware import MAY_TAKE_LONG, REVISION, headers_of, request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
 from .roles import ROLES
 from .stream_tokens import StreamTokens
@@ -227,8 +229,37 @@ class Origin(TypedDict):
     cause: str
 
 
+class GuardedOrigin(Origin):
+    """The origin of a command that may have a condition. Only `Handler.handle` takes it."""
+
+    check: NotRequired[RevisionCheck]
+
+
 def origin(request: ApiRequest) -> Origin:
     return {"by": actor(request.user), "cause": request_id(request.scope)}
+
+
+def guarded(request: ApiRequest) -> GuardedOrigin:
+    """Return the origin of a change of settings, with the condition in `If-Match` (RFC 9110, 13.1.1), if it has one.
+
+    Raises InvalidInput.
+    """
+    signed, given = origin(request), headers_of(request.scope).get(b"if-match")
+    if given is None:
+        return GuardedOrigin(by=signed["by"], cause=signed["cause"])
+    tags = [] if given.strip() == b"*" else [_REVISION.fullmatch(tag.strip()) for tag in given.split(b",")]
+    revisions = frozenset(tag[1].decode() for tag in tags if tag is not None)
+    if len(revisions) < len(set(tags)) or (not tags and given.strip() != b"*"):
+        raise InvalidInput("must be `*`, or the `ETag` of an answer as it came, in double quotes", "If-Match")
+    return GuardedOrigin(by=signed["by"], cause=signed["cause"], check=RevisionCheck(revisions))
+
+
+def tag(request: ApiRequest, state: object) -> None:
+    """Have the `ETag` of the answer begin with the revision of a state."""
+    cast(dict[str, Any], request.scope)[REVISION] = revision_of(state).encode()
+
+
+_REVISION = re.compile(rb'(?:W/)?"([0-9a-z]{1,32})(?:\.[0-9a-f]{1,64})?"')
 
 
 def owned_ref(identity: Identity, task_id: str, *override_roles: str) -> TaskRef:

@@ -16,11 +16,11 @@ from ...events.owner import OwnerLimited
 from ...index.lists import SERVICE
 from ...index.loads import owners_after
 from ...instants import optional_milliseconds
-from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
+from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, guarded, origin, tag
 from ..auth.authenticator import is_plain
 from ..bodies import read_as
 from ..limit_use import UNUSED, ask_limits, effect_of, loads_of_owners
-from ..parameters import Cursor, Limit, OwnerInPath, decoded, page_of
+from ..parameters import Cursor, IfMatch, Limit, OwnerInPath, decoded, page_of
 from ..routing import RouteHandler, Routes
 from ..schemas.owners import (
     LimitsPreview,
@@ -161,22 +161,32 @@ def owner_routes(container: Container) -> list[RouteHandler]:
         needs_body=True,
         roles=("admin",),
         never={404},
+        fails={412},
     )
-    async def put_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
+    async def put_owner_limits(
+        request: ApiRequest,
+        owner: OwnerInPath,
+        if_match: IfMatch = None,  # noqa: ARG001 - read by `guarded`
+    ) -> OwnerLimitsAnswer:
         """Set the limits of one owner, replacing all previous ones. They apply at once, also to waiting tasks.
 
         Running tasks go on: after a limit is lowered, more may run for a while.
         """
         name = owner_name(owner)
         body = await read_as(request, OwnerLimitsBody, container.settings.max_json_depth)
-        return await command_owner(container, name, LimitOwner(limits=owner_limits(name, body)), origin(request))
+        limits = owner_limits(name, body)
+        answer = await command_owner(container, name, LimitOwner(limits=limits), guarded(request))
+        tag(request, OwnerState(own=limits))
+        return answer
 
     @routes.get("/{owner:str}/limits", "Read an owner's limits", "The limits in force", never={404})
     async def get_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
         """Return the limits of an owner: your own, or any owner's with the role admin or auditor."""
         name = owner_name(owner)
         check_reader(request, name, "limits")
-        return owner_answer(name, (await container.commands.owners.load(name)).state, container.fleet.service)
+        state = (await container.commands.owners.load(name)).state
+        tag(request, state)
+        return owner_answer(name, state, container.fleet.service)
 
     @routes.get("/", "List owners", "A page of owners, by name", roles=READERS_OF_ALL)
     async def list_owners(all_: AllOwners = False, limit: Limit = 50, cursor: Cursor = None) -> OwnerPage:

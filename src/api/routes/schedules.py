@@ -48,13 +48,24 @@ from ...streams.log import Guard
 from ...streams.topology.definitions import SCHEDULES
 from ...submission.body import fingerprint, read_task
 from ...wire.trace import TraceContext
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, check_owner, origin, reads_bodies
+from ..auth.access import (
+    READERS_OF_ALL,
+    SUBMITTERS,
+    ApiRequest,
+    Origin,
+    check_owner,
+    guarded,
+    origin,
+    reads_bodies,
+    tag,
+)
 from ..auth.authenticator import Identity
 from ..bodies import decoded_as, read_as, read_body
 from ..middleware import trace_context
 from ..parameters import (
     Cursor,
     IdempotencyKey,
+    IfMatch,
     Limit,
     Owner,
     ScheduleId,
@@ -196,7 +207,7 @@ async def execute(
     `size_bytes`: about what it stores, within the owner's quota; None: it makes the schedule stop, which is always
     possible.
     """
-    signed = origin(request)
+    signed = guarded(request)
     room = partial(room_of, container, ref.owner)  # asked only before the first event
     handle = partial(container.commands.schedules.handle, ref, command, room=room, **signed)
     if size_bytes is None:
@@ -207,6 +218,7 @@ async def execute(
     if handled.appended and not schedule.paused and schedule.next_at is not None:
         with contextlib.suppress(StoreError):
             await container.timers.run_schedule(ref, schedule.next_at)
+    tag(request, schedule)
     return schedule_detail(schedule, utc_now(), bodies=reads_bodies(request.user, ref.owner))
 
 
@@ -341,12 +353,17 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
         """Return a schedule with its task, its next five runs, and the outcome of the last."""
         ref, schedule = await find_schedule(container, request.user, schedule_id, *READERS_OF_ALL)
         held = await container.submissions.holds_schedule(ref.owner, schedule)
+        tag(request, schedule)
         return schedule_detail(schedule, utc_now(), held, bodies=reads_bodies(request.user, ref.owner))
 
     @routes.patch(
-        "/{schedule_id:str}", "Change a schedule", "The schedule as it is now", body=ScheduleChange, fails={429}
+        "/{schedule_id:str}", "Change a schedule", "The schedule as it is now", body=ScheduleChange, fails={412, 429}
     )
-    async def change_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
+    async def change_schedule(
+        request: ApiRequest,
+        schedule_id: ScheduleId,
+        if_match: IfMatch = None,  # noqa: ARG001 - read by `guarded`
+    ) -> ScheduleDetail:
         """Change the fields in the body and leave the rest. A new `cron` or `timeZone` applies from now on."""
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
         body = await read_as(request, ScheduleChange, depth)

@@ -28,10 +28,10 @@ from ...projections.heartbeats import Heartbeat
 from ...streams.jetstream.messages import last_sequence_of_most
 from ...streams.topology.definitions import TASKS
 from ...wire.fields import filter_instant
-from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, acts_for, check_server, origin
+from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, acts_for, check_server, guarded, origin, tag
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..parameters import Cursor, RemovedOnly, ServerId, ServerLimit, page_of
+from ..parameters import Cursor, IfMatch, RemovedOnly, ServerId, ServerLimit, page_of
 from ..routing import RouteHandler, Routes
 from ..schemas.detection import DetectAnswer
 from ..schemas.servers import (
@@ -171,12 +171,18 @@ def server_routes(container: Container) -> list[RouteHandler]:
         found = await detected(container, body.id, origin(request))
         return RegisterAnswer(id=body.id, reset=reset, detected=found or UNSET)
 
-    @routes.patch("/{server_id:str}", "Change a server", "The server's present state", body=ServerPatch)
-    async def change_server(request: ApiRequest, server_id: ServerId) -> ServerSummary:
+    @routes.patch("/{server_id:str}", "Change a server", "The server's present state", body=ServerPatch, fails={412})
+    async def change_server(
+        request: ApiRequest,
+        server_id: ServerId,
+        if_match: IfMatch = None,  # noqa: ARG001 - read by `guarded`
+    ) -> ServerSummary:
         """Change the settings in the body and leave the others, with the API key. The server is checked at once."""
-        await change(container, server_id, await read_as(request, ServerPatch, depth), origin(request))
+        await change(container, server_id, await read_as(request, ServerPatch, depth), guarded(request))
         await detected(container, server_id, origin(request))
-        return await show(container, await find_server(container, server_id))
+        server = await find_server(container, server_id)
+        tag(request, server)
+        return await show(container, server)
 
     @routes.post(
         "/{server_id:str}/restore",
@@ -293,6 +299,7 @@ def _add_reading(routes: Routes, container: Container) -> None:
         found = await find_server(container, server_id)
         if not reads_all:
             return short_server(found, await container.heartbeats.get(server_id))
+        tag(request, found)
         return await show(container, found)
 
 

@@ -30,10 +30,10 @@ from ...events.task_type import TypeDefined
 from ...index.lists import SERVICE
 from ...index.loads import loads
 from ...submission.payload_schema import PayloadSchema
-from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
+from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, guarded, origin, tag
 from ..bodies import read_as
 from ..limit_use import UNUSED, ask_limits
-from ..parameters import Cursor, TypeLimit, TypeNameInPath, page_of
+from ..parameters import Cursor, IfMatch, TypeLimit, TypeNameInPath, page_of
 from ..routing import RouteHandler, Routes
 from ..schemas.dialects import read_dialect
 from ..schemas.owners import check_burst
@@ -139,8 +139,14 @@ def type_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/types", "Types")
     depth = container.settings.max_json_depth
 
-    @routes.put("/{name:str}", "Define a type", "The type's settings", body=TypeBody, roles=("admin",), never={404})
-    async def put_type(request: ApiRequest, name: TypeNameInPath) -> TypeSummary:
+    @routes.put(
+        "/{name:str}", "Define a type", "The type's settings", body=TypeBody, roles=("admin",), never={404}, fails={412}
+    )
+    async def put_type(
+        request: ApiRequest,
+        name: TypeNameInPath,
+        if_match: IfMatch = None,  # noqa: ARG001 - read by `guarded`
+    ) -> TypeSummary:
         """Define a type, or replace its settings. Tasks already submitted keep their settings.
 
         What the body leaves out gets its default, but a `pool` left out stays as it is. `schemaFrom` asks a server for
@@ -148,7 +154,9 @@ def type_routes(container: Container) -> list[RouteHandler]:
         """
         _check_name(name)
         body = await read_as(request, TypeBody, depth)
-        return type_summary(name, await define_type(container, name, body, origin(request)), container.settings)
+        state = await define_type(container, name, body, guarded(request))
+        tag(request, state)
+        return type_summary(name, state, container.settings)
 
     @routes.get("/", "List types", "A page of types, by name")
     async def list_types(
@@ -173,6 +181,7 @@ def type_routes(container: Container) -> list[RouteHandler]:
         state = (await container.commands.types.load(name)).state
         if state.definition is None and name != DEFAULT_TYPE:
             raise NotFound("type", name)
+        tag(request, state)
         found = type_summary(name, state, container.settings)
         if use:
             await add_use(container, [found])

@@ -25,9 +25,9 @@ from ...streams.log import Guard
 from ...streams.topology.definitions import TASKS, WEBHOOKS
 from ...vault.secrets import new_signing_secret
 from ...webhooks.figures import WebhookFigures
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, guarded, origin, owned_ref, tag
 from ..bodies import read_as
-from ..parameters import Cursor, Limit, Owner, WebhookId, page_of, read_id_cursor, selected_owner
+from ..parameters import Cursor, IfMatch, Limit, Owner, WebhookId, page_of, read_id_cursor, selected_owner
 from ..routing import RouteHandler, Routes
 from ..schemas.shared import DoneAnswer
 from ..schemas.webhooks import (
@@ -122,7 +122,7 @@ async def change(
         after=await last_sequence_of_most(container.reading, TASKS, TASK_SUBJECTS),
         reason=f"disabled by {request.user.subject}",
     )
-    handle = partial(container.commands.webhooks.handle, ref, command, **origin(request))
+    handle = partial(container.commands.webhooks.handle, ref, command, **guarded(request))
     if body == WebhookChange(active=False):
         handled = await handle()
     else:
@@ -190,12 +190,17 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
         """Return a webhook; `disabledReason` says why it is not active, `pausedUntil` how long nothing is sent."""
         ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
         figures = await figures_of(container, ref, webhook)
+        tag(request, webhook)
         return webhook_summary(webhook, await paused_until(container, ref, webhook), figures)
 
     @routes.patch(
-        "/{webhook_id:str}", "Change a webhook", "The webhook's present state", body=WebhookChange, fails={429}
+        "/{webhook_id:str}", "Change a webhook", "The webhook's present state", body=WebhookChange, fails={412, 429}
     )
-    async def change_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
+    async def change_webhook(
+        request: ApiRequest,
+        webhook_id: WebhookId,
+        if_match: IfMatch = None,  # noqa: ARG001 - read by `guarded`
+    ) -> WebhookSummary:
         """Change the fields in the body and leave the others. Deliveries not yet sent go to the new URL."""
         ref, webhook = await find_webhook(container, request, webhook_id, "admin")
         body = await read_as(request, WebhookChange, depth)
@@ -203,6 +208,7 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
             url = body.url if isinstance(body.url, str) else webhook.settings.url
             await check_url(container.webhook_egress, url, "$.url")
         webhook = await change(container, request, ref, webhook, body)
+        tag(request, webhook)
         return webhook_summary(webhook, await paused_until(container, ref, webhook))
 
     @routes.delete("/{webhook_id:str}", "Delete a webhook", "The webhook is deleted")
