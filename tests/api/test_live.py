@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +12,7 @@ import pytest
 
 from taskstream.api.live import channels, log_lines, task_rows
 from taskstream.api.live.channels import LiveListener, frame
+from taskstream.errors import TooManyStreams
 from testkit.backend import BackendServer, hold
 from testkit.service import Client, Service, running_service, token
 from testkit.sse import EventStream, Sent, opened
@@ -58,7 +59,7 @@ class Live:
         return row
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def live(client: Client, *topics: str, last: str | None = None) -> AsyncIterator[Live]:
     async with opened(client, path_of(*topics), last) as stream:
         assert stream.response.status == 200, await stream.response.text()
@@ -327,9 +328,21 @@ async def test_a_stream_counts_as_many_streams_as_it_has_topics(nats_url: str) -
 
 
 async def test_a_user_has_few_topics_of_their_own_computed(api: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    topics = [f"tasks:type=t{number}" for number in range(3)]
     monkeypatch.setattr(channels, "MOST_CHANNELS", 2)
+    assert (await api.alice.get(path_of(*topics))).status == 503
 
-    assert (await api.alice.get(path_of(*(f"tasks:type=t{number}" for number in range(3))))).status == 503
+    places = channels.ChannelPlaces(2, 0)
+    with places.open("alice"), places.open("alice"):
+        with pytest.raises(TooManyStreams):
+            places.open("alice")
+        places.open("bob")
+
+
+async def test_many_tabs_of_one_user_with_the_same_topic_count_as_one(api: Service) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(channels.CHANNELS_OF_ONE_USER + 2):
+            await stack.enter_async_context(live(api.alice, "tasks:"))
 
 
 async def test_a_stream_ends_with_its_token(nats_url: str) -> None:

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import structlog
 
 from ...errors import StoreError, StreamsExhausted, TooManyStreams
-from ...runtime.places import Places
+from ...runtime.places import Place, Places
 
 log = structlog.get_logger(__name__)
 
@@ -226,6 +226,8 @@ class Channels:
     def __init__(self) -> None:
         self._channels: dict[Hashable, Channel] = {}
         self._places = ChannelPlaces(CHANNELS_OF_ONE_USER, 0)
+        self._held: dict[tuple[str, Hashable], tuple[Place, int]] = {}
+        """By user and channel: the place, and for how many subscriptions it is held."""
         self._listeners: set[LiveListener] = set()
 
     def __len__(self) -> int:
@@ -246,7 +248,7 @@ class Channels:
         self, listener: LiveListener, topic: str, key: Hashable, user: str, make: Callable[[], Channel]
     ) -> Iterator[tuple[Channel, Subscription]]:
         """Subscribe a listener to a channel, which `make` makes if there is none. Raises TooManyStreams."""
-        with self._places.open(user):
+        with self._counted(user, key):
             channel = self._channels.get(key)
             if channel is None:
                 if len(self._channels) >= MOST_CHANNELS:
@@ -260,6 +262,20 @@ class Channels:
             finally:
                 channel.leave(subscription)
 
+    @contextlib.contextmanager
+    def _counted(self, user: str, key: Hashable) -> Iterator[None]:
+        """Hold a place of a user for a channel, one for all their subscriptions to it."""
+        place, count = self._held.get((user, key)) or (self._places.open(user), 0)
+        self._held[user, key] = (place, count + 1)
+        try:
+            yield
+        finally:
+            place, count = self._held.pop((user, key))
+            if count > 1:
+                self._held[user, key] = (place, count - 1)
+            else:
+                place.close()
+
     def end(self) -> None:
         """End all listeners and channels: the process stops."""
         for listener in self._listeners:
@@ -271,7 +287,15 @@ class Channels:
         self._channels.pop(key).stop()
 
 
-Reader = Callable[[], Awaitable[LiveFrame | None]]
+class Shown(NamedTuple):
+    """What a picture shows now."""
+
+    frame: LiveFrame
+    what: object
+    """Equal as long as nothing has changed that is worth a message."""
+
+
+Reader: TypeAlias = Callable[[], Awaitable[Shown]]
 
 
 class Picture(Channel):
@@ -280,19 +304,19 @@ class Picture(Channel):
     is_picture = True
 
     def __init__(self, read: Reader, period: Callable[[], float]) -> None:
-        """`read` returns the frame; None: nothing can be shown. `period`: seconds between two reads."""
+        """`period`: seconds between two reads."""
         super().__init__()
         self._read = read
         self._period = period
-        self._last: LiveFrame | None = None
+        self._last: Shown | None = None
 
     def first(self) -> list[LiveFrame]:
-        return [self._last] if self._last is not None else []
+        return [self._last.frame] if self._last is not None else []
 
     async def work(self) -> None:
         while True:
-            made = await self._read()
-            if made is not None and made != self._last:
-                self._last = made
-                self.publish(made)
+            shown = await self._read()
+            if self._last is None or shown.what != self._last.what:
+                self.publish(shown.frame)
+            self._last = shown
             await asyncio.sleep(self._period())

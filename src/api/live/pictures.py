@@ -23,7 +23,7 @@ from ...instants import iso
 from ..alarm_desk import AlarmDesk
 from ..schemas.alarms import alarms_answer
 from ..schemas.statistics import points, total_numbers
-from .channels import FLUSH_SECONDS, Channel, LiveFrame, frame
+from .channels import FLUSH_SECONDS, Channel, LiveFrame, Shown, frame
 
 MOST_ROWS = 200
 """Rows of one frame."""
@@ -31,7 +31,7 @@ PULSE_SECONDS = 1.0
 _ONE_MINUTE = timedelta(minutes=1)
 
 
-async def numbers(container: Container, owner: str | None) -> LiveFrame | None:
+async def numbers(container: Container, owner: str | None) -> Shown:
     """Return the numbers of tasks now, and what happened in this minute and the last, of an owner token or all."""
     scope = StatisticsScope(owner=owner, deleted=owner is None)
 
@@ -47,15 +47,18 @@ async def numbers(container: Container, owner: str | None) -> LiveFrame | None:
         }
 
     try:
-        return frame("stats", **await container.index.run(read, owner or SERVICE, current=False))
+        fields = await container.index.run(read, owner or SERVICE, current=False)
     except IndexNotReady as error:
-        return frame("stale", error=str(error))
+        return Shown(frame("stale", error=str(error)), str(error))
+    return Shown(frame("stats", **fields), (fields["totals"], fields["series"]))
 
 
-async def alarms(desk: AlarmDesk, owner: str | None) -> LiveFrame:
+async def alarms(desk: AlarmDesk, owner: str | None) -> Shown:
     """Return the alarms, of an owner token's things or of the service."""
     answer = alarms_answer(await desk.read(owner), utc_now())
-    return frame("alarms", alarms=answer.alarms, more=answer.more)
+    # Texts say how long something has lasted: that alone is no news.
+    what = [(each.kind, each.since, each.subject, each.data) for each in answer.alarms]
+    return Shown(frame("alarms", alarms=answer.alarms, more=answer.more), (what, answer.more))
 
 
 class FleetChannel(Channel):
