@@ -10,6 +10,7 @@ from taskstream.api import log_query
 from taskstream.projections import log_pages
 from testkit.backend import BackendServer
 from testkit.service import Client, Service
+from testkit.waiting import wait_until
 
 NOWHERE = {"predict": "http://127.0.0.1:9/predict"}
 
@@ -248,3 +249,18 @@ async def test_large_payloads_make_short_reads_and_leave_nothing_out(
 
     assert [key(entry) for each in back for entry in each] == whole
     assert [key(entry) for each in forth for entry in each] == whole[::-1]
+
+
+async def test_operations_are_in_the_log_of_who_started_them(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+    started = await api.alice.done("POST", "/api/operations", {"action": "cancel", "ids": [task_id], "reason": "late"})
+
+    async def look() -> list[dict[str, Any]]:
+        return list((await page(api.alice, "log=operations&event=OperationStarted"))["entries"])
+
+    [entry] = await wait_until(look, "the operation in the log")
+    assert entry["subject"] == {"kind": "operation", "id": started["id"]}
+    assert (entry["by"], entry["data"]["reason"]) == ({"kind": "user", "id": "alice"}, "late")
+    assert entry["sizes"]["ids"] > 0
+    assert (await page(api.bob, "log=operations"))["entries"] == []
+    assert (await page(api.bob, f"subject=operation:{started['id']}"))["searched"] == 0

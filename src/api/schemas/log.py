@@ -36,7 +36,8 @@ class LogEntryInfo(Struct, kw_only=True):
     data: dict[str, Any]
     """The other fields of the event, without bodies."""
     sizes: dict[str, int]
-    """The bodies that are left out (payloads, results, output, the task of a schedule), with their sizes in bytes."""
+    """The bodies that are left out, with their sizes in bytes: payloads, results, output, the task of a schedule, the
+    ids of an operation."""
 
 
 class LogAnswer(Struct, kw_only=True, rename="camel"):
