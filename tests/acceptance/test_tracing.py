@@ -119,8 +119,15 @@ async def test_a_collector_that_hangs_or_is_gone_delays_no_task_and_no_end(
         await collector.stop()
         for task_id in [await service.alice.submit({"n": number}) for number in range(20)]:
             assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+        before = collector.requests
+        collector.let_go.clear()
+        await collector.start()
+        await service.alice.ended(await service.alice.submit({"n": 42}))
+        await wait_until(lambda: collector.requests > before, "an export that hangs")
     up.terminate()
     assert await up.ended() == 0
+    assert up.entries("tracing.spans-lost"), "the end waits for the collector, and not for long"
+    assert up.entries("process.overdue") == []
 
 
 def exported(spans: list[ReceivedSpan], process: str) -> int:
