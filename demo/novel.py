@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
 from testkit.processes import environment
 from testkit.queue_surface import MODEL
 from testkit.sse import ResumedStream
@@ -22,7 +27,7 @@ OUTLINED = 40
 SECONDS_A_CHAPTER = 0.8
 KILL_AFTER_CHAPTER = 2
 PATIENCE_SECONDS = 180.0
-BAR_COLUMNS = 40
+BAR_COLUMNS = 28
 REDRAW_SECONDS = 0.1
 ENDS = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 
@@ -30,13 +35,13 @@ ENDS = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 async def show() -> int:
     """Run the demo; return 0 if all was written, else 1."""
     screen = Screen()
-    screen.say(screen.style("Taskstream writes a novel", "bold"))
+    screen.say("Taskstream writes a novel", "bold")
     screen.say(
         f"One service, one backend that writes, {CHAPTERS} chapters, and a kill -9 in the middle. Ctrl-C ends it."
     )
     if not await run(screen, lambda stack: Novel(screen, stack)):
         return 1
-    screen.title(screen.style("All was written, once. The subscribers missed nothing.", "good"))
+    screen.title("All was written, once. The subscribers missed nothing.", "good")
     screen.say("  The backend is examples/novel_backend.py; docs/backends.md says how to write one.")
     return 0
 
@@ -130,7 +135,7 @@ class Novel(Demo):
             index = chapter["chapterIndex"]
             job.written.append(index)
             self.screen.say(f"  chapter {index}: “{chapter['title']}”, {chapter['wordCount']} words")
-            self.screen.say(self.screen.style(f"      {chapter['preview'][:80]}…", "dim"))
+            self.screen.say(f"      {chapter['preview'][:70]}…", "dim")
             if index >= KILL_AFTER_CHAPTER:
                 self._crash_now.set()
 
@@ -138,9 +143,9 @@ class Novel(Demo):
         await self._crash_now.wait()
         pid = self.service.pid
         self.service.kill()
-        self.screen.say(self.screen.style(f"  kill -9 {pid}: the service is gone; the backend writes on", "bad"))
+        self.screen.say(f"  kill -9 {pid}: the service is gone; the backend writes on", "bad")
         await self.service.serve()
-        self.screen.say(self.screen.style(f"  process {self.service.pid}: taskstream up again", "warn"))
+        self.screen.say(f"  process {self.service.pid}: taskstream up again", "warn")
 
     async def _draw(self) -> None:
         while True:
@@ -148,11 +153,13 @@ class Novel(Demo):
             await asyncio.sleep(REDRAW_SECONDS)
 
     def _show(self, *, last: bool = False) -> None:
-        block = [""]
+        block: list[RenderableType] = [Text()]
+        bars = Table.grid(padding=(0, 1))
+        bars.add_column(width=1)
         for job in self._jobs:
-            filled = round(BAR_COLUMNS * job.percent / 100)
-            bar = self.screen.style("█" * filled, "good") + self.screen.style("░" * (BAR_COLUMNS - filled), "dim")
-            block.append(f"  {job.name:<9} {bar} {job.percent:>4.0f} %  {job.message[:28]}")
+            bar = ProgressBar(total=100, completed=job.percent, width=BAR_COLUMNS, complete_style="green")
+            bars.add_row("", job.name, bar, f"{job.percent:.0f} %", Text(job.message[:28], no_wrap=True))
+        block.append(bars)
         plain = "  " + "; ".join(f"{job.name} {job.percent:.0f} %, {job.message}" for job in self._jobs)
         self.screen.show(block, plain, last=last)
 

@@ -7,10 +7,14 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .screen import Screen
+from rich.console import RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from .screen import styled
 from .workload import SERVERS
 
-BAR_COLUMNS = 48
 RATE_OVER_SECONDS = 3.0
 ENDED = frozenset({"FINISHED", "FAILED", "CANCELLED"})
 
@@ -56,30 +60,36 @@ class Meter:
         return (ended - before) / (now - since) if now > since else 0.0
 
 
-def block(screen: Screen, progress: DemoProgress, total: int, rate: float) -> list[str]:
-    """Return the lines for a terminal."""
-    filled = BAR_COLUMNS * progress.ended // total
-    bar = screen.style("█" * filled, "good") + screen.style("░" * (BAR_COLUMNS - filled), "dim")
-    lines = [
-        f"  {bar}  {progress.ended:>4} of {total}  {rate:>5.1f}/s",
-        f"  done {progress.done} · running {progress.running} · waiting {progress.waiting} · "
-        f"retried {progress.retried} · failed {progress.failed}",
-        "",
-    ]
-    return [*lines, *_server_lines(screen, progress), ""]
+def block(progress: DemoProgress, total: int, rate: float) -> list[RenderableType]:
+    """Return what a terminal shows."""
+    bar = Table.grid(padding=(0, 1))
+    bar.add_column(width=1)
+    bar.add_column(ratio=1)
+    bar.add_column(justify="right")
+    bar.add_column(justify="right", width=7)
+    bar.expand = True
+    share = ProgressBar(total=total, completed=progress.ended, complete_style="green", finished_style="green")
+    bar.add_row("", share, f"{progress.ended} of {total}", f"{rate:.1f}/s")
+    counts = Text.assemble(
+        f"  done {progress.done} · running {progress.running} · waiting {progress.waiting} · ",
+        (f"retried {progress.retried}", "yellow"),
+        " · ",
+        (f"failed {progress.failed}", "red"),
+    )
+    return [Text(), bar, counts, Text(), *_server_lines(progress)]
 
 
-def _server_lines(screen: Screen, progress: DemoProgress) -> Iterable[str]:
+def _server_lines(progress: DemoProgress) -> Iterable[Text]:
     for plan in SERVERS:
         server = progress.servers.get(plan.server_id, {})
         is_online = server.get("status") == "online"
         circuit = server.get("circuit", "closed")
         state = server.get("status", "gone") + ("" if circuit == "closed" else f", circuit {circuit}")
-        light = screen.style("●", "bad" if not is_online else "good" if circuit == "closed" else "warn")
         running = progress.running_on(plan.server_id)
         slots = "▮" * running + "▯" * max(0, plan.max_concurrent - running)
         done = progress.done_by(plan.server_id)
-        yield f"  {light} {plan.server_id:<9} {slots:<9} {done:>4} done   {state}"
+        light = styled("●", "bad" if not is_online else "good" if circuit == "closed" else "warn")
+        yield Text.assemble("  ", light, f" {plan.server_id:<9} {slots:<9} {done:>4} done   {state}")
 
 
 def plain(progress: DemoProgress, total: int, rate: float, elapsed_seconds: float) -> str:

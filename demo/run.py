@@ -81,15 +81,16 @@ async def run(screen: Screen, demo_on: Callable[[AsyncExitStack], Demo]) -> bool
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, this.cancel)
     try:
-        problems = await _problems(demo_on)
+        try:
+            problems = await _problems(demo_on)
+        finally:
+            screen.keep()
     except asyncio.CancelledError:
-        screen.keep()
         screen.say()
         screen.say("Stopped. All processes have ended, and the demo's folder is removed.")
         return False
     if problems:
-        screen.keep()
-        screen.title(screen.style("Something went wrong", "bad"))
+        screen.title("Something went wrong", "bad")
         for problem in problems:
             screen.say(f"  {problem}")
     return not problems

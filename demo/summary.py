@@ -84,6 +84,18 @@ def _sources(facts: DemoFacts) -> Iterable[str]:
     yield f"/metrics counted {submitted:.0f} tasks submitted and {attempts:.0f} attempts."
 
 
+def explanation(facts: DemoFacts) -> list[str]:
+    """Return why attempts and tasks failed: all of it was planned."""
+    attempts = facts.events("AttemptFailed")
+    failed = Counter(event["server_id"] for event in attempts)
+    rejected = sum(task["status"] == "FAILED" for task in facts.tasks)
+    return [
+        f"{len(attempts)} attempts failed and were retried: {failed['flaky']} on `flaky`, which fails every fifth "
+        f"call, and {failed[VICTIM.server_id]} on `{VICTIM.server_id}` when it was killed.",
+        f"{rejected} tasks failed for good: their images are corrupt, and a rejected request (422) is not retried.",
+    ]
+
+
 def _row(head: str, cells: Iterable[object]) -> str:
     return f"{head:<20}" + "".join(f"{cell!s:>11}" for cell in cells)
 

@@ -40,10 +40,11 @@ async def show(tasks: int) -> int:
     if tasks < FEWEST_TASKS:
         raise InvalidSettings(f"--tasks {tasks}: the demo needs at least {FEWEST_TASKS}")
     screen = Screen()
-    screen.say(screen.style("Taskstream at work", "bold"))
-    screen.say(
-        f"A service, {len(SERVERS)} backend servers, {tasks} tasks, and a kill -9 in the middle. Ctrl-C ends it."
-    )
+    screen.say("Taskstream at work", "bold")
+    screen.say(f"A service, {len(SERVERS)} backend servers, {tasks} tasks. Ctrl-C ends it.")
+    screen.title("Planned failures")
+    for line in workload.planned_failures(tasks):
+        screen.say(f"  {line}")
     if not await run(screen, lambda stack: TaskDemo(screen, stack, tasks)):
         return 1
     _ending(screen)
@@ -75,6 +76,9 @@ class TaskDemo(Demo):
         self.screen.title("The totals, as the service reports them")
         for line in summary.table(facts):
             self.screen.say(f"  {line}".rstrip())
+        self.screen.say()
+        for line in summary.explanation(facts):
+            self.screen.say(f"  {line}", "dim")
         for backend in self._backends.values():
             await backend.shut_down()
         return [*summary.problems(facts, tasks), *await self.stop_service()]
@@ -160,7 +164,7 @@ class TaskDemo(Demo):
         now = DemoProgress(tasks, servers)
         rate = meter.rate(now.ended)
         self.screen.show(
-            progress.block(self.screen, now, total, rate),
+            progress.block(now, total, rate),
             progress.plain(now, total, rate, time.monotonic() - self._started_at),
             last=now.ended >= total,
         )
@@ -171,11 +175,9 @@ class TaskDemo(Demo):
         pid = backend.pid
         backend.kill()
         self.screen.say(
-            self.screen.style(
-                f"  kill -9 {pid}: server `{VICTIM.server_id}` is gone, with "
-                f"{now.running_on(VICTIM.server_id)} running tasks; the others take over",
-                "bad",
-            )
+            f"  kill -9 {pid}: server `{VICTIM.server_id}` is gone, with "
+            f"{now.running_on(VICTIM.server_id)} running tasks; the others take over, as planned",
+            "bad",
         )
         self.screen.say()
 
@@ -234,13 +236,13 @@ class TaskDemo(Demo):
 def _ending(screen: Screen) -> None:
     beside = Path(sys.executable).with_name("taskstream")
     command = "taskstream" if shutil.which("taskstream") else str(_short(beside))
-    screen.title(screen.style("Every task ended as it should.", "good"))
+    screen.title("Every task ended as it should.", "good")
     screen.say("  All processes have ended, and the demo's folder is removed. To start a service of your own:")
     screen.say()
-    screen.say("    export TASKSTREAM_JWT_SECRET=$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')")
+    screen.say(f"    export TASKSTREAM_JWT_SECRET=$({command} seal-key)")
     screen.say(f"    {command} up")
     screen.say()
-    screen.say("  README.md has a tour of it with curl.")
+    screen.say("  README.md has a tour of it. `taskstream top` shows a service at work.")
 
 
 def _short(path: Path) -> Path:

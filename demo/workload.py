@@ -121,3 +121,15 @@ def _task(number: int) -> DemoTask:
             payload = {"text": f"letter {number:04d}"}
     priority = _PRIORITIES[number % len(_PRIORITIES)]
     return DemoTask(number, task_type, priority, {**payload, "number": number}, is_broken)
+
+
+def planned_failures(count: int) -> list[str]:
+    """Return what will go wrong in a demo of so many tasks, and what comes of it."""
+    broken = sum(task.is_broken for task in tasks(count))
+    return [
+        "* `flaky` fails every fifth call: those attempts are retried, and no task fails for it.",
+        f"* {broken} of the {count} images are corrupt. The first server that gets one rejects it (422), so it is "
+        f"not retried: {broken} tasks must end FAILED, the others FINISHED.",
+        f"* `{VICTIM.server_id}` is killed (kill -9) once a third has ended. Its running tasks are retried on the "
+        "other servers, and it goes offline.",
+    ]
