@@ -30,6 +30,7 @@ OPERATORS_COMMANDS = {
     "console": "open the web console with a token",
     "tasks": "list, explain, follow, submit, retry, cancel and delete tasks",
     "dead-letters": "list, retry and discard tasks that failed for good",
+    "operations": "list, wait for, pause and stop what the service does to many tasks",
     "errors": "list errors in groups, the most frequent first",
     "servers": "list, register, drain, pause, restore, remove and try servers",
     "pools": "list pools with what waits in them; pause and resume them",

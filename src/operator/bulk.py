@@ -96,6 +96,9 @@ def define_bulk(commands: NounCommands, action: BulkAction) -> argparse.Argument
     parser.add_argument("--reason", default="", help="recorded in the history of each task")
     parser.add_argument("--dry-run", action="store_true", help="change nothing; print what would change")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--detach", action="store_true", help="leave the work to the service; print the id of the operation"
+    )
     filters.filter_options(parser, action.of)
     return parser
 
@@ -109,6 +112,8 @@ async def command_tasks(session: OperatorSession, action: BulkAction) -> int:
     if not options.ids and not given:
         raise WrongUsage("give ids, or at least one filter such as --since 1h")
     try:
+        if options.detach:
+            return await _detach(session, action, given)
         counts = await (_by_ids(session, action) if options.ids else _by_filter(session, action, given))
     except ServiceRefused as refusal:
         raise filters.explained(refusal) from None
@@ -116,6 +121,35 @@ async def command_tasks(session: OperatorSession, action: BulkAction) -> int:
     if options.ids and counts.refused and set(counts.refused) == {NO_TASK} and not counts.done:
         return EXIT_NOT_FOUND
     return EXIT_FAILED if options.ids and counts.refused else 0
+
+
+async def _detach(session: OperatorSession, action: BulkAction, given: dict[str, Any]) -> int:
+    """Start an operation of the service after the same count and question; print its id."""
+    options, output = session.options, session.output
+    if options.dry_run:
+        raise WrongUsage("--dry-run counts at once: leave out --detach")
+    body: dict[str, Any] = {
+        "action": action.name,
+        "deadLetters": action.of == "dead letters",
+        "reason": options.reason,
+    }
+    if options.ids:
+        confirm_count(output, len(options.ids), action.verb, "", yes=options.yes, always=False)
+        body["ids"] = list(dict.fromkeys(options.ids))
+    else:
+        wanted, whose, is_all = _selection(session, action, given)
+        if not options.yes:
+            found = await _pages(session, action, wanted, "Looking", dry_run=True)
+            confirm_count(output, found.done, action.verb, whose, yes=False, always=is_all)
+        body["filter"] = wanted
+    answer = await session.client.send("POST", "/api/operations", body)
+    if output.json:
+        output.raw(answer.content)
+    else:
+        started = answer.body["id"]
+        output.line(started)
+        output.note(f"`taskstream operations wait {started}` shows its progress")
+    return 0
 
 
 async def _by_ids(session: OperatorSession, action: BulkAction) -> BulkCounts:
@@ -134,17 +168,25 @@ async def _by_ids(session: OperatorSession, action: BulkAction) -> BulkCounts:
 async def _by_filter(session: OperatorSession, action: BulkAction, given: dict[str, Any]) -> BulkCounts:
     """Count first, then ask, then do it to the same tasks: relative times are fixed before."""
     options = session.options
-    owner = options.owner or ("*" if session.access.is_admin else None)
-    statuses = {} if action.of == "dead letters" or options.status else {"status": list(action.statuses)}
-    wanted = filters.fixed(given, session.now) | {name: value for name, value in statuses.items() if value}
-    if owner is not None:
-        wanted["owner"] = owner
+    wanted, whose, is_all = _selection(session, action, given)
     found = await _pages(session, action, wanted, "Looking", dry_run=True)
     if options.dry_run or not found.done:
         return found
-    whose = " of all users" if owner == "*" else f" of {owner}" if owner else ""
-    confirm_count(session.output, found.done, action.verb, whose, yes=options.yes, always=owner == "*")
+    confirm_count(session.output, found.done, action.verb, whose, yes=options.yes, always=is_all)
     return await _pages(session, action, wanted, action.verb, dry_run=False, total=found.matched)
+
+
+def _selection(session: OperatorSession, action: BulkAction, given: dict[str, Any]) -> tuple[dict[str, Any], str, bool]:
+    """Return the filter with fixed times, whose tasks it selects in words, and whether it is all users'."""
+    options = session.options
+    owner = options.owner or ("*" if session.access.is_admin else None)
+    wanted = filters.fixed(given, session.now)
+    if action.statuses and not options.status:
+        wanted["status"] = list(action.statuses)
+    if owner is not None:
+        wanted["owner"] = owner
+    whose = " of all users" if owner == "*" else f" of {owner}" if owner else ""
+    return wanted, whose, owner == "*"
 
 
 async def _pages(

@@ -8,6 +8,7 @@ from importlib import import_module
 NOUNS = {
     "tasks": ("tasks", "define"),
     "dead-letters": ("dead_letters", "define"),
+    "operations": ("operations", "define"),
     "errors": ("dead_letters", "define_errors"),
     "servers": ("servers", "define"),
     "pools": ("pools", "define"),

@@ -31,6 +31,8 @@ class Known(Struct):
     schedule: str
     webhook: str
     delivery: str
+    operation: str
+    """One that has ended."""
 
     @property
     def url(self) -> str:
@@ -97,7 +99,9 @@ async def _seed(processes: Processes, backend: Process) -> Known:
         hook = (await admin.done("POST", "/api/webhooks", {"url": f"{address}/hook"}))["webhook"]["id"]
         delivery = (await admin.done("POST", f"/api/webhooks/{hook}/test"))["id"]
         await admin.done("PUT", "/api/owners/carol/limits", {"concurrency": 3})
-    return Known(up, task, failed, waiting, made["id"], hook, delivery)
+        bulk = {"action": "retry", "ids": [task], "reason": "tests"}
+        operation = (await admin.done("POST", "/api/operations", bulk))["id"]
+    return Known(up, task, failed, waiting, made["id"], hook, delivery, operation)
 
 
 @pytest.fixture(scope="module")

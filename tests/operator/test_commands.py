@@ -11,9 +11,9 @@ import pytest
 
 from taskstream import cli
 from testkit.cli import Command, run_commands
-from testkit.processes import PREFIX
+from testkit.processes import PREFIX, clients_of
 
-from .conftest import Known
+from .conftest import Known, taskstream
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -37,6 +37,7 @@ def scenario(known: Known) -> list[list[str]]:
         tasks cancel {known.waiting} --dry-run|tasks delete --status finished --dry-run
         tasks submit {{"number":3}}|tasks submit {{"number":3}} --wait|tasks submit {{"number":3}} --follow
         dead-letters list|dead-letters retry --since 1h --dry-run|dead-letters discard --kind rejected --dry-run
+        operations list|operations show {known.operation}|operations wait {known.operation}
         errors|servers list|servers list --removed|servers show sync|servers events sync|servers pause sync
         servers resume sync|servers drain sync|servers drain sync --wait|servers resume sync|servers detect sync
         servers try sync {{"number":4}}
@@ -65,8 +66,14 @@ def scenario(known: Known) -> list[list[str]]:
 
 NOT_HERE = {"console"}
 """Commands with tests of their own."""
-MAKES_ANOTHER = {("schedules", "delete"), ("webhooks", "delete")}
-"""Commands that need the id of what another call has made: `test_what_was_made_is_deleted`."""
+MAKES_ANOTHER = {
+    ("schedules", "delete"),
+    ("webhooks", "delete"),
+    ("operations", "pause"),
+    ("operations", "resume"),
+    ("operations", "stop"),
+}
+"""Commands that need the id of what another call has made: the tests below."""
 
 
 def test_every_command_is_called_by_these_tests(known: Known) -> None:
@@ -106,3 +113,23 @@ async def test_every_command_succeeds_and_prints(
             assert all(isinstance(json.loads(line), dict) for line in text.splitlines()), call
         else:
             assert "\x1b" not in text, call
+
+
+def test_what_was_made_is_deleted(known: Known, admin: dict[str, str]) -> None:
+    made = taskstream("schedules", "create", "@daily", "{}", env=admin)
+    assert taskstream("schedules", "delete", made.out.strip(), "--yes", env=admin).status == 0
+    made = taskstream("webhooks", "create", f"http://127.0.0.1:{known.up.port}/hook", env=admin)
+    assert taskstream("webhooks", "delete", made.out.split()[0], "--yes", env=admin).status == 0
+
+
+async def test_a_detached_command_is_an_operation_of_the_service(known: Known, admin: dict[str, str]) -> None:
+    async with clients_of(known.url) as service:
+        for _ in range(3):
+            await service.client("operated").submit({"type": "nobody", "payload": {}})
+    words = ["tasks", "cancel", "--owner", "operated", "--type", "nobody", "--detach"]
+    started = taskstream(*words, env=admin)
+    assert started.status == 0, started
+    ended = taskstream("operations", "wait", started.out.strip(), "--json", env=admin)
+    assert (ended.status, ended.objects[0]["counts"]["done"]) == (0, 3)
+    for verb in ("pause", "resume", "stop"):  # of one that has ended: refused, or already so
+        assert taskstream("operations", verb, started.out.strip(), env=admin).status in (0, 6)

@@ -29,11 +29,13 @@ def refused(ran: Ran, status: int, *texts: str) -> None:
 
 
 @contextlib.contextmanager
-def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[str]:
-    """Yield the URL of a server that gives every request this answer."""
+def answering(status: int, headers: dict[str, str], body: bytes, asked: list[str] | None = None) -> Iterator[str]:
+    """Yield the URL of a server that gives every request this answer; `asked` gets the paths."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if asked is not None:
+                asked.append(self.path)
             self.send_response(status)
             for name, value in (headers | {"Content-Length": str(len(body))}).items():
                 self.send_header(name, value)
@@ -166,5 +168,10 @@ def test_another_program_at_the_url_is_one_line(
 
 
 def test_a_redirect_does_not_get_the_token(admin: dict[str, str]) -> None:
-    with answering(200, {}, b'{"tasks": []}') as elsewhere, answering(302, {"Location": elsewhere}, b"") as url:
+    asked: list[str] = []
+    with (
+        answering(200, {}, b'{"tasks": []}', asked) as elsewhere,
+        answering(302, {"Location": elsewhere}, b"") as url,
+    ):
         assert taskstream("tasks", "list", env=settings_for(url)).status == 1
+    assert asked == []
