@@ -42,7 +42,7 @@ export function Heat({ servers, rates }: { servers: Server[]; rates: Map<string,
           <tbody>{rows.map((each) => row(each.id, rates.get(each.id) as Rates))}</tbody>
         </table>
       </div>
-      <ul class="legend" aria-label="Cells">
+      <ul class="heat-legend" aria-label="Cells">
         {(Object.keys(WORDS) as Cell[]).map((each) => (
           <li key={each}>
             <svg width="12" height="12" aria-hidden="true">

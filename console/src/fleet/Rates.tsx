@@ -62,7 +62,7 @@ export function Bars({ stats, label }: { stats: Stats; label: string }) {
 
 export function Facts({ facts }: { facts: [name: string, value: ComponentChildren][] }) {
   return (
-    <dl class="facts">
+    <dl class="fact-list">
       {facts.map(([name, value]) => (
         <div key={name}>
           <dt>{name}</dt>

@@ -370,7 +370,7 @@ function Own() {
       <div class="columns">
         <section class="card">
           <h2>Limits</h2>
-          <dl class="facts">
+          <dl class="fact-list">
             {LIMIT_NAMES.slice(0, 3).map((name) => (
               <div key={name}>
                 <dt>{LIMIT_WORDS[name].label.toLowerCase()}</dt>
@@ -381,7 +381,7 @@ function Own() {
         </section>
         <section class="card">
           <h2>Quotas</h2>
-          <dl class="facts">
+          <dl class="fact-list">
             {quotas.map((each) => (
               <div key={each.policy}>
                 <dt>{each.policy}</dt>
