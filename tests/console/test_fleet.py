@@ -170,10 +170,10 @@ async def test_a_server_that_fails_tasks_and_dies_says_so_with_its_errors_and_hi
     await expect(page.locator(".history")).to_contain_text("by root")
 
 
-async def test_a_removed_server_is_listed_as_gone_and_restored(
+async def test_a_removed_server_is_listed_as_gone_and_restored_with_its_key(
     service: Service, backend: BackendServer, console: Console
 ) -> None:
-    await service.admin.register(backend, "gpu-1")
+    await service.admin.register(backend, "gpu-1", apiKey=KEY)
     console.allow(r"404 .*/api/servers/gpu-1$")
     page = await console.open(service, "/fleet/gpu-1")
     await page.get_by_role("button", name="More actions").click()
@@ -183,6 +183,9 @@ async def test_a_removed_server_is_listed_as_gone_and_restored(
     await page.get_by_role("link", name="Fleet", exact=True).first.click()
     await expect(page.get_by_text("No server yet")).to_be_visible()
     await row(page, "gpu-1").get_by_role("button", name="Restore…").click()
+    await dialog(page).get_by_role("button", name="Restore").click()
+    await expect(dialog(page).get_by_role("alert")).to_contain_text("Type its API key")
+    await dialog(page).get_by_label("API key").fill(KEY)
     await dialog(page).get_by_role("button", name="Restore").click()
 
     await expect(page.get_by_role("region", name="Servers", exact=True)).to_contain_text("gpu-1")

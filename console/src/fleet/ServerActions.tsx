@@ -4,7 +4,7 @@ import { ConfirmDialog } from "../parts/Dialog.tsx";
 import { toast } from "../parts/toasts.tsx";
 import { plural } from "../text/format.ts";
 
-export type ServerAction = "drain" | "resume" | "remove" | "restore" | "detect";
+export type ServerAction = "drain" | "resume" | "remove" | "detect";
 
 interface About {
   verb: string;
@@ -37,13 +37,6 @@ const ACTIONS: Record<ServerAction, About> = {
     says: "It gets no tasks any more, and its API key is destroyed. Tasks that it runs go on, and their reports count. No health check restores it.",
     reason: false,
     run: (id) => del(at(id, "")),
-  },
-  restore: {
-    verb: "Restore",
-    done: "is restored",
-    says: "It comes back with its settings. It is offline until a health check succeeds.",
-    reason: false,
-    run: (id) => post(at(id, "restore"), {}),
   },
   detect: {
     verb: "Detect",

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { CleanUpDialog } from "../fleet/CleanUp.tsx";
 import { poolsByServer, type Server, useGone, usePools, useRates, useServers, useTopErrors } from "../fleet/data.ts";
 import { Heat } from "../fleet/Heat.tsx";
+import { RestoreDialog } from "../fleet/RestoreDialog.tsx";
 import { type ServerAction, ServerActionDialog } from "../fleet/ServerActions.tsx";
 import {
   countStates,
@@ -42,6 +43,7 @@ export default function Fleet({ query }: PageProps) {
   const [selection, setSelection] = useState<ReadonlySet<string>>(new Set());
   const [acting, setActing] = useState<{ action: ServerAction; ids: string[] } | null>(null);
   const [cleaning, setCleaning] = useState(false);
+  const [restoring, setRestoring] = useState<Server | null>(null);
   const [cursor, setCursor] = useState<Server | null>(null);
   const isHeat = query.get("view") === "heat";
   const admin = isAdmin.value;
@@ -76,6 +78,10 @@ export default function Fleet({ query }: PageProps) {
     ),
   );
   const selected = [...selection].filter((id) => all.some((each) => each.id === id));
+  const reload = () => {
+    servers.reload();
+    gone.reload();
+  };
   const act = (action: ServerAction, ids: string[]) => ids.length && setActing({ action, ids });
   useKeys("Fleet", [
     { key: "h", label: "Table or heat", run: () => setQuery({ view: isHeat ? undefined : "heat" }) },
@@ -266,28 +272,19 @@ export default function Fleet({ query }: PageProps) {
           asOf={servers.isStale ? "the service does not answer; this was before" : undefined}
         />
       )}
-      {lost.length > 0 && <Gone servers={lost} onRestore={(id) => act("restore", [id])} />}
+      {lost.length > 0 && <Gone servers={lost} onRestore={setRestoring} />}
       {acting && (
         <ServerActionDialog
           {...acting}
           onClose={() => setActing(null)}
           onDone={() => {
             setSelection(new Set());
-            servers.reload();
-            gone.reload();
+            reload();
           }}
         />
       )}
-      {cleaning && (
-        <CleanUpDialog
-          servers={all}
-          onClose={() => setCleaning(false)}
-          onDone={() => {
-            servers.reload();
-            gone.reload();
-          }}
-        />
-      )}
+      {restoring && <RestoreDialog server={restoring} onClose={() => setRestoring(null)} onDone={reload} />}
+      {cleaning && <CleanUpDialog servers={all} onClose={() => setCleaning(false)} onDone={reload} />}
     </>
   );
 }
@@ -331,7 +328,7 @@ function Since({ server }: { server: Server }) {
   return <When at={sinceOf(server)} />;
 }
 
-function Gone({ servers, onRestore }: { servers: Server[]; onRestore: (id: string) => void }) {
+function Gone({ servers, onRestore }: { servers: Server[]; onRestore: (server: Server) => void }) {
   const columns: Column<Server>[] = [
     { id: "state", title: "State", render: () => <ServerMark state="gone" /> },
     { id: "server", title: "Server", render: (each) => <a href={href("/fleet/{id}", { id: each.id })}>{each.id}</a> },
@@ -355,7 +352,7 @@ function Gone({ servers, onRestore }: { servers: Server[]; onRestore: (id: strin
       id: "act",
       title: "Actions",
       render: (each) => (
-        <button type="button" class="small" onClick={() => onRestore(each.id)}>
+        <button type="button" class="small" onClick={() => onRestore(each)}>
           Restore…
         </button>
       ),

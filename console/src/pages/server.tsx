@@ -6,6 +6,7 @@ import { poolsByServer, type Server, usePools } from "../fleet/data.ts";
 import { Evidence } from "../fleet/Evidence.tsx";
 import { Marked } from "../fleet/Marked.tsx";
 import { Bars, Facts, Figures } from "../fleet/Rates.tsx";
+import { RestoreDialog } from "../fleet/RestoreDialog.tsx";
 import { type ServerAction, ServerActionDialog } from "../fleet/ServerActions.tsx";
 import { actorText, said } from "../fleet/server_events.ts";
 import { reasonOf, sinceOf, stateOf } from "../fleet/server_state.ts";
@@ -64,6 +65,7 @@ export default function ServerPage({ params, query }: PageProps) {
   );
   const [acting, setActing] = useState<ServerAction | null>(null);
   const [trying, setTrying] = useState(false);
+  const [restoring, setRestoring] = useState(false);
   const range = query.get("range") ?? "1h";
   const admin = isAdmin.value;
   const found = server.data;
@@ -107,7 +109,7 @@ export default function ServerPage({ params, query }: PageProps) {
       >
         {admin && isGone && (
           <>
-            <button type="button" class="primary" onClick={() => setActing("restore")}>
+            <button type="button" class="primary" onClick={() => setRestoring(true)}>
               Restore…
             </button>
             <a class="button" href={href("/fleet/new", {}, { like: id })}>
@@ -193,6 +195,7 @@ export default function ServerPage({ params, query }: PageProps) {
       {acting && (
         <ServerActionDialog action={acting} ids={[id]} onClose={() => setActing(null)} onDone={server.reload} />
       )}
+      {restoring && <RestoreDialog server={found} onClose={() => setRestoring(false)} onDone={server.reload} />}
       {trying && (
         <TryDialog
           title={`Try ${id}`}
