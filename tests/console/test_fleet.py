@@ -227,6 +227,7 @@ async def test_the_fleet_is_steered_by_keys_alone(service: Service, backend: Bac
     await expect(row(page, "gpu-1")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="gpu-1")).to_be_visible()
+    await expect(page.get_by_role("link", name="Edit")).to_be_visible()
     await page.keyboard.press("e")
     await expect(page.get_by_role("heading", name="Edit gpu-1")).to_be_visible()
 
