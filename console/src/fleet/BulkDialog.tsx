@@ -1,15 +1,16 @@
-/** Retry or discard dead letters: first what it would do, then the number again, then how far it is. */
+/** Retry or discard dead letters: first what it would do, then the number again, then how far the service is. */
 import { useEffect, useRef, useState } from "preact/hooks";
+import { newKey } from "../api/client.ts";
 import { Dialog } from "../parts/Dialog.tsx";
 import { TextField } from "../parts/fields.tsx";
 import { Problem, Skeleton } from "../parts/states.tsx";
 import { toast } from "../parts/toasts.tsx";
 import { count, plural } from "../text/format.ts";
-import { type Command, type Looked, look, run, type Target } from "./bulk.ts";
-import { NOTHING, type Outcome } from "./dead.ts";
+import { type Command, hasEnded, type Looked, look, type Operation, read, start, stop, type Target } from "./bulk.ts";
 
 /** Above it the number is typed. */
 const TYPED_ABOVE = 100;
+const LOOK_MS = 400;
 const WORDS: Record<Command, { verb: string; would: string; done: string; says: string }> = {
   retry: {
     verb: "Retry",
@@ -41,78 +42,79 @@ export function BulkDialog({
 }) {
   const { verb, would, done, says } = WORDS[command];
   const [looked, setLooked] = useState<Looked | null>(null);
-  const [outcome, setOutcome] = useState<Outcome | null>(null);
-  const [phase, setPhase] = useState<"asking" | "running" | "ended">("asking");
+  const [operation, setOperation] = useState<Operation | null>(null);
   const [error, setError] = useState<Error | null>(null);
+  const [starting, setStarting] = useState(false);
   const [typed, setTyped] = useState("");
   const [reason, setReason] = useState("");
-  const stopped = useRef(false);
+  const key = useRef(newKey());
   useEffect(() => {
     look(command, target).then(setLooked, setError);
-    return () => {
-      stopped.current = true;
-    };
   }, []);
+  const ended = operation !== null && hasEnded(operation);
+  useEffect(() => {
+    if (!operation) return;
+    if (ended) {
+      onDone();
+      if (operation.state === "done" && !operation.counts.refused.length) {
+        toast(`${plural(operation.counts.done, "dead letter")} ${done}.`);
+        onClose();
+      }
+      return;
+    }
+    const timer = setTimeout(() => read(operation.id).then(setOperation, setError), LOOK_MS);
+    return () => clearTimeout(timer);
+  }, [operation]);
   const number = looked?.done ?? 0;
   const mustType = number > TYPED_ABOVE || looked?.more;
   const allowed = number > 0 && (!mustType || typed.replace(/[,\s]/g, "") === String(number));
-  const start = async () => {
-    if (phase !== "asking" || !allowed) return;
-    setPhase("running");
+  const begin = async () => {
+    if (operation || starting || !allowed) return;
+    setStarting(true);
     setError(null);
     try {
-      const found = await run(command, target, reason, (sofar) => {
-        setOutcome(sofar);
-        return !stopped.current;
-      });
-      setOutcome(found);
-      onDone();
-      if (!stopped.current && !found.refused.length) {
-        toast(`${plural(found.done, "dead letter")} ${done}.`);
-        return onClose();
-      }
+      setOperation(await start(command, target, reason, key.current));
     } catch (refusal) {
       setError(refusal as Error);
-      onDone();
     }
-    setPhase("ended");
+    setStarting(false);
   };
-  const shown = outcome ?? looked;
   const close = () => {
-    stopped.current = true;
+    if (operation && !ended) toast("It goes on without this page.", "note");
     onClose();
   };
+  const shown = operation?.counts ?? looked;
   return (
     <Dialog
       title={`${verb} ${what}`}
       onClose={close}
-      onSubmit={start}
+      onSubmit={begin}
       actions={
-        phase === "asking"
+        operation
           ? [
-              <button key="no" type="button" onClick={close}>
-                Keep as they are
-              </button>,
-              <button key="yes" type="submit" class={command === "discard" ? "danger" : "primary"} disabled={!allowed}>
-                {verb} {looked ? `${count(number)}${looked.more ? "+" : ""}` : ""}
+              ...(ended
+                ? []
+                : [
+                    <button key="stop" type="button" onClick={() => stop(operation.id).then(setOperation, setError)}>
+                      Stop
+                    </button>,
+                  ]),
+              <button key="close" type="button" onClick={close}>
+                Close
               </button>,
             ]
           : [
-              phase === "running" ? (
-                <button
-                  key="stop"
-                  type="button"
-                  onClick={() => {
-                    stopped.current = true;
-                  }}
-                >
-                  Stop
-                </button>
-              ) : (
-                <button key="close" type="button" onClick={onClose}>
-                  Close
-                </button>
-              ),
+              <button key="no" type="button" onClick={close}>
+                Keep as they are
+              </button>,
+              <button
+                key="yes"
+                type="submit"
+                class={command === "discard" ? "danger" : "primary"}
+                disabled={!allowed || starting}
+              >
+                {verb} {looked ? `${count(number)}${looked.more ? "+" : ""}` : ""}
+              </button>,
             ]
       }
     >
@@ -122,10 +124,10 @@ export function BulkDialog({
           <p>
             <b class="number">
               {count(shown.done)}
-              {!outcome && looked?.more && "+"}
+              {!operation && looked?.more && "+"}
             </b>{" "}
-            of {count(shown.matched)} {outcome ? done : would}.
-            {shown.unchanged > 0 && ` ${count(shown.unchanged)} would not change.`}
+            of {count(operation ? operation.total.count : shown.matched)} {operation ? done : would}.
+            {shown.unchanged > 0 && ` ${count(shown.unchanged)} unchanged.`}
           </p>
           {shown.refused.length > 0 && (
             <ul class="refused">
@@ -138,19 +140,20 @@ export function BulkDialog({
           )}
         </div>
       )}
-      {phase === "asking" && looked && (
+      {!operation && looked && (
         <>
           <p class="muted">{says}</p>
           <TextField label="Reason (kept in the log)" value={reason} onChange={setReason} />
           {mustType && <TextField label={`Type ${number} to confirm`} value={typed} onChange={setTyped} />}
         </>
       )}
-      {phase === "running" && looked && (
+      {operation && !ended && (
         <>
-          <progress value={(outcome ?? NOTHING).matched} max={Math.max(looked.matched, 1)} aria-label="Progress" />
-          <p class="muted">It stops when this tab is closed. Nothing is done twice.</p>
+          <progress value={operation.progress ?? undefined} aria-label="Progress" />
+          <p class="muted">The service does it, also when this page is closed. Nothing is done twice.</p>
         </>
       )}
+      {operation?.stateReason && <p>{operation.stateReason}</p>}
       {error && <Problem error={error} />}
     </Dialog>
   );

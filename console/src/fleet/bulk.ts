@@ -1,5 +1,5 @@
-/** Commands to many dead letters: page by page, each page once, and no further when they are stopped. */
-import { post } from "../api/client.ts";
+/** Commands to many dead letters: what they would do, and the operation that does it. */
+import { get, post } from "../api/client.ts";
 import type { Schema } from "../api/types.ts";
 import { NOTHING, type Outcome, plus } from "./dead.ts";
 
@@ -35,19 +35,20 @@ export async function look(command: Command, target: Target): Promise<Looked> {
   return { ...found, more: cursor !== null };
 }
 
-/** Carry it out. `onPage` has the outcome so far, and returns false to stop after this page. */
-export async function run(
-  command: Command,
-  target: Target,
-  reason: string,
-  onPage: (outcome: Outcome) => boolean,
-): Promise<Outcome> {
-  let found: Outcome = NOTHING;
-  let cursor: string | null = null;
-  do {
-    const answer: Schema<"BulkAnswer"> = await page(command, target, { reason, ...(cursor ? { cursor } : {}) });
-    found = plus(found, answer);
-    cursor = answer.nextCursor;
-  } while (onPage(found) && cursor);
-  return found;
-}
+export type Operation = Schema<"OperationSummary">;
+const ENDED = new Set(["done", "stopped", "failed"]);
+export const hasEnded = (operation: Operation): boolean => ENDED.has(operation.state);
+
+/** Have the service carry it out: it goes on without this page. `key`: the same one starts nothing twice. */
+export const start = (command: Command, target: Target, reason: string, key: string): Promise<Operation> =>
+  post<Operation>(
+    "/api/operations",
+    { ...target, action: command, deadLetters: true, reason },
+    { idempotencyKey: key },
+  );
+
+export const read = (id: string): Promise<Operation> =>
+  get<Operation>(`/api/operations/${encodeURIComponent(id)}`, { noted: false });
+
+export const stop = (id: string): Promise<Operation> =>
+  post<Operation>(`/api/operations/${encodeURIComponent(id)}/stop`, {});
