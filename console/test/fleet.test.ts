@@ -8,6 +8,7 @@ import {
   limitText,
   numberIn,
   ownLimitsText,
+  previewText,
   used,
 } from "../src/fleet/limits.ts";
 import { slotsOf, waitingFor } from "../src/fleet/reasons.ts";
@@ -175,6 +176,15 @@ test("a form of limits sends what is the owner's own, and nothing if all are the
   assert.equal(numberIn("stored", "512"), 512);
   assert.equal(numberIn("stored", "1.5kB"), 1500);
   assert.ok(Number.isNaN(numberIn("stored", "much")));
+});
+
+test("a preview of limits says what they hold, release and refuse", () => {
+  const preview = { wouldHold: 1037, wouldRelease: 0, over: 0, refuses: [] };
+  assert.equal(previewText(preview), "Now it would hold 1,037 more, release 0.");
+  assert.equal(
+    previewText({ ...preview, over: 2, refuses: ["waiting"] }),
+    "Now it would hold 1,037 more, release 0, 2 running beyond it go on, submits would be refused at once: waiting.",
+  );
 });
 
 test("a form of limits says what is wrong before it is sent", () => {

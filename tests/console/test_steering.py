@@ -85,10 +85,10 @@ async def test_a_type_is_created_paused_and_deleted(api: Service, console: Conso
     assert (await api.alice.get("/api/types/ocr")).status == 404
 
 
-async def test_limits_of_an_owner_are_set_and_removed(api: Service, console: Console) -> None:
-    await api.alice.submit({"payload": 1})
-    await api.alice.until("/api/tasks/count", lambda found: found["count"] == 1, "the task in the index")
-    page = await console.open(api, "/limits")
+async def test_limits_of_an_owner_are_previewed_set_and_removed(service: Service, console: Console) -> None:
+    await service.alice.submit({"payload": 1})
+    await service.alice.until("/api/tasks/count", lambda found: found["count"] == 1, "the task in the index")
+    page = await console.open(service, "/limits")
     await expect(row(page, "alice")).to_contain_text("the service's")
     await row(page, "alice").get_by_role("button", name="Edit…").click()
     await dialog(page).get_by_label("Running tasks").select_option("own")
@@ -97,16 +97,17 @@ async def test_limits_of_an_owner_are_set_and_removed(api: Service, console: Con
     await dialog(page).get_by_label("Running tasks, number").fill("5")
     await dialog(page).get_by_label("Stored bytes").select_option("own")
     await dialog(page).get_by_label("Stored bytes, number").fill("2 GB")
+    await expect(dialog(page).get_by_text("Now it would hold 0 more, release 0")).to_be_visible()
     await check_accessible(page)
     await dialog(page).get_by_role("button", name="Save").click()
 
     await expect(row(page, "alice")).to_contain_text("5 at once · 2.0 GB stored")
-    assert (await api.alice.get("/api/owners/alice/limits"))["own"] == {"concurrency": 5, "stored": 2_000_000_000}
+    assert (await service.alice.get("/api/owners/alice/limits"))["own"] == {"concurrency": 5, "stored": 2_000_000_000}
 
     await row(page, "alice").get_by_role("button", name="Remove…").click()
     await dialog(page).get_by_role("button", name="Remove").click()
     await expect(row(page, "alice")).to_contain_text("the service's")
-    assert (await api.alice.get("/api/owners/alice/limits"))["own"] is None
+    assert (await service.alice.get("/api/owners/alice/limits"))["own"] is None
 
 
 async def test_a_group_of_dead_letters_is_retried_after_a_dry_run_and_another_discarded(

@@ -122,6 +122,20 @@ export function limitsBody(draft: LimitsDraft): Record<string, number> | null {
   return Object.keys(body).length ? body : null;
 }
 
+/** Return what limits would do, in a sentence. */
+export function previewText(preview: {
+  wouldHold: number;
+  wouldRelease: number;
+  over: number;
+  refuses: readonly string[];
+}): string {
+  const number = (value: number) => value.toLocaleString("en");
+  const parts = [`would hold ${number(preview.wouldHold)} more`, `release ${number(preview.wouldRelease)}`];
+  if (preview.over) parts.push(`${number(preview.over)} running beyond it go on`);
+  if (preview.refuses.length) parts.push(`submits would be refused at once: ${preview.refuses.join(", ")}`);
+  return `Now it ${parts.join(", ")}.`;
+}
+
 /** Return the share of a limit that is used, 0 to 1; null: there is no limit. */
 export function used(value: number, limit: number | null | undefined): number | null {
   return limit ? Math.min(1, value / limit) : null;

@@ -1,6 +1,6 @@
 /** Shares between owners: what is set, what is used, and whom it holds. */
-import { useState } from "preact/hooks";
-import { ApiError, del, get, put } from "../api/client.ts";
+import { useEffect, useState } from "preact/hooks";
+import { ApiError, del, get, post, put } from "../api/client.ts";
 import type { Schema } from "../api/types.ts";
 import {
   type Choice,
@@ -13,6 +13,7 @@ import {
   limitText,
   type OwnLimits,
   ownLimitsText,
+  previewText,
 } from "../fleet/limits.ts";
 import { type Column, DataTable, Pager } from "../parts/DataTable.tsx";
 import { ConfirmDialog, Dialog } from "../parts/Dialog.tsx";
@@ -29,65 +30,29 @@ import { isAdmin, me, readsAll } from "../session.ts";
 import { bytes, count } from "../text/format.ts";
 
 type Limits = Schema<"OwnerLimitsAnswer">;
-type Numbers = Schema<"NumbersOfValue">;
+type Preview = Schema<"LimitsPreview">;
+const TYPING_MS = 400;
 
 export default function LimitsPage({ query }: PageProps) {
   return readsAll.value ? <Everybody cursor={query.get("cursor")} /> : <Own />;
 }
 
-const HELD = ["parents", "time", "limit", "retry", "server-busy"].map((each) => `hold=${each}`).join("&");
-
-interface Row {
-  owner: string;
-  /** In force; null: they are those of the service, which are not known yet. */
-  limits: Limits | null;
-  own: OwnLimits | null;
-  numbers: Numbers | undefined;
-  started: number | undefined;
-}
+const PAGE = 100;
 
 function Everybody({ cursor }: { cursor: string | null }) {
   const [editing, setEditing] = useState<string | null>(null);
   const [removing, setRemoving] = useState<string | null>(null);
-  const [at, setAt] = useState<Row | null>(null);
+  const [at, setAt] = useState<Limits | null>(null);
   const [adding, setAdding] = useState("");
   const owners = usePoll(`owners ${cursor}`, (signal) =>
-    get<Schema<"OwnerPage">>("/api/owners", { signal, query: { limit: 200, cursor } }),
+    get<Schema<"OwnerPage">>("/api/owners", { signal, query: { all: true, limit: PAGE, cursor } }),
   );
-  const stats = usePoll(
-    "owners' numbers",
-    (signal) => get<Schema<"StatsAnswer">>("/api/stats", { signal, query: { by: "owner", from: "1h", step: "1h" } }),
-    10_000,
-  );
-  const numbers = new Map((stats.data?.totals.byOwner ?? []).map((each) => [each.value, each]));
-  const started = new Map((stats.data?.groups ?? []).map((each) => [each.value, each.started]));
-  const limited = new Map((owners.data?.owners ?? []).map((each) => [each.owner, each]));
-  const others = cursor ? [] : [...numbers.keys()].filter((name) => !limited.has(name));
-  const usual = usePoll(
-    `usual ${others[0]}`,
-    (signal) =>
-      others[0]
-        ? get<Limits>(`/api/owners/${encodeURIComponent(others[0])}/limits`, { signal })
-        : Promise.resolve(null),
-    60_000,
-  );
-  const row = (owner: string, limits: Limits | null): Row => ({
-    owner,
-    limits,
-    own: (limits?.own as OwnLimits | null | undefined) ?? null,
-    numbers: numbers.get(owner),
-    started: started.get(owner),
-  });
-  const rows = [
-    ...[...limited.values()].map((each) => row(each.owner, each)),
-    ...others.map((name) => row(name, usual.data ? { ...usual.data, owner: name, own: null } : null)),
-  ];
   const admin = isAdmin.value;
   useKeys(
     "Limits",
     admin ? [{ key: "e", label: "Edit the owner's limits", run: () => at && setEditing(at.owner) }] : [],
   );
-  const columns: Column<Row>[] = [
+  const columns: Column<Limits>[] = [
     {
       id: "owner",
       title: "Owner",
@@ -102,57 +67,56 @@ function Everybody({ cursor }: { cursor: string | null }) {
       title: "Running",
       render: (each) => (
         <Meter
-          value={each.numbers?.processing ?? 0}
-          of={each.limits?.concurrency ?? null}
+          value={each.use?.counted ?? each.use?.running ?? 0}
+          of={each.concurrency}
           label={`running of ${each.owner}`}
         />
       ),
     },
     {
+      id: "rate",
+      title: "Starts/s",
+      number: true,
+      render: (each) => (
+        <>
+          {each.use ? trimmed(each.use.startsPerSecond) : "–"}
+          {each.perSecond !== null && <span class="muted"> / {trimmed(each.perSecond)}</span>}
+        </>
+      ),
+    },
+    {
       id: "waiting",
       title: "Waiting",
-      render: (each) => {
-        const value = each.numbers?.waiting ?? 0;
-        const of = each.limits?.waiting ?? null;
-        const share = of ? value / of : 0;
-        return (
-          <Meter value={value} of={of} label={`waiting of ${each.owner}`} tone={share > 0.8 ? "warning" : undefined} />
-        );
-      },
+      render: (each) => <Quota limits={each} policy="waiting" />,
     },
     {
       id: "held",
-      title: "Held",
+      title: "Held by limit",
       number: true,
-      render: (each) =>
-        each.numbers?.held ? (
-          <a href={`${href("/tasks", {}, { owner: each.owner })}&${HELD}`} title="By parents, a time, or a limit">
-            {count(each.numbers.held)}
-          </a>
-        ) : (
-          <span class="muted">0</span>
-        ),
+      render: (each) => {
+        const held = each.use?.heldByLimit;
+        if (held == null)
+          return (
+            <span class="muted" title="No scheduler answers.">
+              –
+            </span>
+          );
+        if (!held) return <span class="muted">0</span>;
+        return <a href={href("/tasks", {}, { owner: each.owner, hold: "limit" })}>{count(held)}</a>;
+      },
     },
-    {
-      id: "started",
-      title: "Started 1 h",
-      number: true,
-      minor: true,
-      render: (each) => (each.started === undefined ? <span class="muted">–</span> : count(each.started)),
-    },
-    { id: "rate", title: "Starts/s", number: true, render: (each) => limitText("perSecond", each.limits?.perSecond) },
     {
       id: "stored",
-      title: "May store",
-      number: true,
+      title: "Stored",
       minor: true,
-      render: (each) => limitText("stored", each.limits?.stored),
+      className: "roomy",
+      render: (each) => <Quota limits={each} policy="stored" />,
     },
     {
       id: "own",
       title: "Own limits",
       wide: true,
-      render: (each) => ownLimitsText(each.own) || <span class="muted">the service's</span>,
+      render: (each) => ownLimitsText(each.own as OwnLimits | null) || <span class="muted">the service's</span>,
     },
   ];
   if (admin)
@@ -204,26 +168,23 @@ function Everybody({ cursor }: { cursor: string | null }) {
       <DataTable
         label="Owners"
         columns={columns}
-        rows={owners.data && rows}
+        rows={owners.data?.owners}
         rowKey={(each) => each.owner}
         stale={owners.isStale}
         onCursor={setAt}
         empty={
-          <EmptyState title="Nobody has limits of their own">
-            All have those of the service. Owners appear here with their first task.
+          <EmptyState title="Nobody has tasks or limits of their own">
+            All have the limits of the service. Owners appear here with their first task.
           </EmptyState>
         }
       />
-      <Pager
-        shown={`${count(rows.length)} owners`}
-        asOf={
-          stats.data?.totals.more.includes("owner")
-            ? "of those without own limits, the 100 with the most tasks"
-            : undefined
-        }
-        onFirst={cursor ? () => setQuery({ cursor: undefined }) : null}
-        onNext={owners.data?.nextCursor ? () => setQuery({ cursor: owners.data?.nextCursor ?? undefined }) : null}
-      />
+      {owners.data && (
+        <Pager
+          shown={`${count(owners.data.owners.length)} owners, by name`}
+          onFirst={cursor ? () => setQuery({ cursor: undefined }) : null}
+          onNext={owners.data.nextCursor ? () => setQuery({ cursor: owners.data?.nextCursor ?? undefined }) : null}
+        />
+      )}
       {editing !== null && <EditDialog owner={editing} onClose={() => setEditing(null)} onDone={owners.reload} />}
       {removing !== null && (
         <ConfirmDialog
@@ -241,6 +202,24 @@ function Everybody({ cursor }: { cursor: string | null }) {
         </ConfirmDialog>
       )}
     </>
+  );
+}
+
+const trimmed = (value: number): string => String(Number(value.toFixed(2)));
+/** Above this share of a quota, submits may soon be refused. */
+const NEARLY = 0.8;
+
+function Quota({ limits, policy }: { limits: Limits; policy: "waiting" | "stored" }) {
+  const found = limits.use?.quotas.find((each) => each.policy === policy);
+  if (!found) return <span class="muted">–</span>;
+  const { used, limit } = found;
+  const tone = limit && used / limit > NEARLY ? "warning" : undefined;
+  if (policy === "waiting") return <Meter value={used} of={limit} label={`waiting of ${limits.owner}`} tone={tone} />;
+  return (
+    <span class={tone ? "state-warning" : ""}>
+      {bytes(used)}
+      {limit !== null && <span class="muted"> / {bytes(limit)}</span>}
+    </span>
   );
 }
 
@@ -280,6 +259,7 @@ function LimitsForm({
   const [draft, setDraft] = useState(limitsDraft(limits.own as OwnLimits | null));
   const [error, setError] = useState<Error | null>(null);
   const [busy, setBusy] = useState(false);
+  const [preview, setPreview] = useState<Preview | null>(null);
   const wrong = limitProblems(draft);
   const refusedAt = error instanceof ApiError ? (error.problem.path ?? "").replace("$.", "") : "";
   const save = async () => {
@@ -299,6 +279,22 @@ function LimitsForm({
     }
   };
   const own = limits.own as OwnLimits | null;
+  const body = Object.keys(wrong).length ? null : limitsBody(draft);
+  const text = body && JSON.stringify(body);
+  const isChanged = text !== JSON.stringify(limitsBody(limitsDraft(own)));
+  useEffect(() => {
+    setPreview(null);
+    if (!text || !isChanged) return;
+    const mine = new AbortController();
+    const timer = setTimeout(() => {
+      const options = { signal: mine.signal, noted: false };
+      post<Preview>(`${path}/preview`, text, options).then(setPreview, () => {});
+    }, TYPING_MS);
+    return () => {
+      clearTimeout(timer);
+      mine.abort();
+    };
+  }, [text]);
   return (
     <Dialog
       title={`Limits of ${owner}`}
@@ -343,6 +339,9 @@ function LimitsForm({
           </div>
         );
       })}
+      <p class="hint" aria-live="polite">
+        {preview && previewText(preview)}
+      </p>
       {error && !refusedAt && <Problem error={error} />}
     </Dialog>
   );

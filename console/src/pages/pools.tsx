@@ -31,7 +31,11 @@ export interface Pausing {
 }
 
 export const useTypes = () =>
-  usePoll("types", async (signal) => (await get<Schema<"TypePage">>("/api/types", { signal })).types, 10_000);
+  usePoll(
+    "types",
+    async (signal) => (await get<Schema<"TypePage">>("/api/types", { signal, query: { use: true, limit: 200 } })).types,
+    10_000,
+  );
 
 export default function Pools({ query }: PageProps) {
   const [pausing, setPausing] = useState<Pausing | null>(null);
@@ -118,6 +122,14 @@ function PoolTable({ only, onPause }: { only: string | null; onPause: (pausing: 
       ),
     },
   ];
+  columns.splice(6, 0, {
+    id: "rate",
+    title: "Starts/min",
+    number: true,
+    minor: true,
+    className: "roomy",
+    render: (each) => rate(each.startsPerMinute),
+  });
   if (admin)
     columns.push({
       id: "act",
@@ -152,6 +164,9 @@ function PoolTable({ only, onPause }: { only: string | null; onPause: (pausing: 
     </section>
   );
 }
+
+const rate = (perMinute: number | null | undefined) =>
+  perMinute == null ? <span class="muted">–</span> : String(Number(perMinute.toFixed(perMinute < 10 ? 1 : 0)));
 
 function Waiting({ pool }: { pool: Pool }) {
   const { high = 0, normal = 0, low = 0 } = pool.waiting as Record<string, number>;
@@ -216,6 +231,41 @@ function TypeTable({ onPause }: { onPause: (pausing: Pausing) => void }) {
     },
     { id: "pool", title: "Pool", render: (each) => each.pool },
     { id: "state", title: "State", render: (each) => <PauseState pause={each.pause} /> },
+    {
+      id: "running",
+      title: "Running",
+      render: (each) =>
+        each.use ? (
+          <Meter value={each.use.counted ?? each.use.running} of={each.concurrency} label={`running of ${each.name}`} />
+        ) : (
+          <span class="muted">–</span>
+        ),
+    },
+    {
+      id: "waiting",
+      title: "Waiting",
+      number: true,
+      render: (each) => {
+        if (!each.use?.waiting) return <span class="muted">0</span>;
+        const held = each.use.heldByLimit;
+        return (
+          <a
+            href={href("/tasks", {}, { type: each.name, status: "WAITING" })}
+            title={held ? `${count(held)} for the type's limits` : undefined}
+          >
+            {count(each.use.waiting)}
+          </a>
+        );
+      },
+    },
+    {
+      id: "rate",
+      title: "Starts/min",
+      number: true,
+      minor: true,
+      className: "roomy",
+      render: (each) => rate(each.use?.startsPerMinute),
+    },
     { id: "rules", title: "Rules", render: (each) => rulesText(each) },
     { id: "description", title: "Description", wide: true, minor: true, render: (each) => each.description },
   ];
