@@ -30,13 +30,16 @@ export function BulkDialog({
   command,
   target,
   what,
+  about,
   onClose,
   onDone,
 }: {
   command: Command;
   target: Target;
-  /** What they have in common, in words. */
+  /** How many, in words. */
   what: string;
+  /** What they have in common. */
+  about?: string;
   onClose: () => void;
   onDone: () => void;
 }) {
@@ -118,6 +121,7 @@ export function BulkDialog({
             ]
       }
     >
+      {about && <p class="muted">{about}</p>}
       {!looked && !error && <Skeleton rows={2} label="Asking what it would do" />}
       {shown && (
         <div aria-live="polite">

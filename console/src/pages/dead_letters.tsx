@@ -36,6 +36,7 @@ interface Acting {
   command: Command;
   target: Target;
   what: string;
+  about?: string;
 }
 
 export default function DeadLetters({ query }: PageProps) {
@@ -63,8 +64,8 @@ export default function DeadLetters({ query }: PageProps) {
   const act = (command: Command, group?: Group) => {
     if (!mayAct) return;
     const of = group && by !== "list" ? { [SELECTS[by]]: group.value } : {};
-    const what = group ? `${plural(group.count, "dead letter")}: ${labelOf(group, by as By)}` : "all that match";
-    setActing({ command, target: target(of), what });
+    const what = group ? plural(group.count, "dead letter") : "all that match";
+    setActing({ command, target: target(of), what, about: group && labelOf(group, by as By) });
   };
   const keys: FilterKey[] = [
     { name: "type", label: "type", many: true },

@@ -67,7 +67,7 @@ function Everybody({ cursor }: { cursor: string | null }) {
       title: "Running",
       render: (each) => (
         <Meter
-          value={each.use?.counted ?? each.use?.running ?? 0}
+          value={(each.concurrency && each.use?.counted) || each.use?.running || 0}
           of={each.concurrency}
           label={`running of ${each.owner}`}
         />

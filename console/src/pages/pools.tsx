@@ -112,7 +112,7 @@ function PoolTable({ only, onPause }: { only: string | null; onPause: (pausing: 
       id: "types",
       title: "Types",
       minor: true,
-      className: "roomy",
+      className: "roomier",
       render: (each) => (
         <span title={each.types.join(", ")}>
           {each.types.slice(0, 3).join(", ")}
@@ -127,7 +127,7 @@ function PoolTable({ only, onPause }: { only: string | null; onPause: (pausing: 
     title: "Starts/min",
     number: true,
     minor: true,
-    className: "roomy",
+    className: "roomier",
     render: (each) => rate(each.startsPerMinute),
   });
   if (admin)
@@ -236,7 +236,11 @@ function TypeTable({ onPause }: { onPause: (pausing: Pausing) => void }) {
       title: "Running",
       render: (each) =>
         each.use ? (
-          <Meter value={each.use.counted ?? each.use.running} of={each.concurrency} label={`running of ${each.name}`} />
+          <Meter
+            value={(each.concurrency && each.use.counted) || each.use.running}
+            of={each.concurrency}
+            label={`running of ${each.name}`}
+          />
         ) : (
           <span class="muted">–</span>
         ),
