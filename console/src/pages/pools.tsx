@@ -33,7 +33,13 @@ export interface Pausing {
 export const useTypes = () =>
   usePoll(
     "types",
-    async (signal) => (await get<Schema<"TypePage">>("/api/types", { signal, query: { use: true, limit: 200 } })).types,
+    async (signal) =>
+      (
+        await get<Schema<"TypePage">>("/api/types", {
+          signal,
+          query: { use: readsAll.peek() || undefined, limit: 200 },
+        })
+      ).types,
     10_000,
   );
 
@@ -220,6 +226,49 @@ export function PauseState({ pause }: { pause: Schema<"PauseInfo"> | null }) {
   );
 }
 
+/** What admins and auditors see of a type's tasks. */
+const USE: Column<TaskType>[] = [
+  {
+    id: "running",
+    title: "Running",
+    render: (each) =>
+      each.use ? (
+        <Meter
+          value={(each.concurrency && each.use.counted) || each.use.running}
+          of={each.concurrency}
+          label={`running of ${each.name}`}
+        />
+      ) : (
+        <span class="muted">–</span>
+      ),
+  },
+  {
+    id: "waiting",
+    title: "Waiting",
+    number: true,
+    render: (each) => {
+      if (!each.use?.waiting) return <span class="muted">0</span>;
+      const held = each.use.heldByLimit;
+      return (
+        <a
+          href={href("/tasks", {}, { type: each.name, status: "WAITING" })}
+          title={held ? `${count(held)} for the type's limits` : undefined}
+        >
+          {count(each.use.waiting)}
+        </a>
+      );
+    },
+  },
+  {
+    id: "rate",
+    title: "Starts/min",
+    number: true,
+    minor: true,
+    className: "roomy",
+    render: (each) => rate(each.use?.startsPerMinute),
+  },
+];
+
 function TypeTable({ onPause }: { onPause: (pausing: Pausing) => void }) {
   const types = useTypes();
   const admin = isAdmin.value;
@@ -231,48 +280,10 @@ function TypeTable({ onPause }: { onPause: (pausing: Pausing) => void }) {
     },
     { id: "pool", title: "Pool", render: (each) => each.pool },
     { id: "state", title: "State", render: (each) => <PauseState pause={each.pause} /> },
-    {
-      id: "running",
-      title: "Running",
-      render: (each) =>
-        each.use ? (
-          <Meter
-            value={(each.concurrency && each.use.counted) || each.use.running}
-            of={each.concurrency}
-            label={`running of ${each.name}`}
-          />
-        ) : (
-          <span class="muted">–</span>
-        ),
-    },
-    {
-      id: "waiting",
-      title: "Waiting",
-      number: true,
-      render: (each) => {
-        if (!each.use?.waiting) return <span class="muted">0</span>;
-        const held = each.use.heldByLimit;
-        return (
-          <a
-            href={href("/tasks", {}, { type: each.name, status: "WAITING" })}
-            title={held ? `${count(held)} for the type's limits` : undefined}
-          >
-            {count(each.use.waiting)}
-          </a>
-        );
-      },
-    },
-    {
-      id: "rate",
-      title: "Starts/min",
-      number: true,
-      minor: true,
-      className: "roomy",
-      render: (each) => rate(each.use?.startsPerMinute),
-    },
     { id: "rules", title: "Rules", render: (each) => rulesText(each) },
     { id: "description", title: "Description", wide: true, minor: true, render: (each) => each.description },
   ];
+  if (readsAll.value) columns.splice(3, 0, ...USE);
   if (admin)
     columns.push({
       id: "act",
