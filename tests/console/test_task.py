@@ -373,6 +373,8 @@ async def test_these_pages_are_accessible_and_fit_a_phone(workshop: Workshop, co
         await expect(page.get_by_role("heading", level=1)).to_be_visible()
         await settled(page)
         await check_accessible(page)
+        if scheme == "dark":
+            continue
         await page.set_viewport_size(PHONE)  # type: ignore[arg-type]
         await wait_until(lambda: no_sideways_scroll(page), f"{path} to fit a phone")
     await page.evaluate("to => { location.hash = to }", f"/task/{failed}")

@@ -24,7 +24,7 @@ import { Duration, now, When } from "../parts/time.tsx";
 import { toast } from "../parts/toasts.tsx";
 import { address, href, navigate, setQuery } from "../router.ts";
 import type { PageProps } from "../routes.ts";
-import { maySubmit } from "../session.ts";
+import { maySubmit, token } from "../session.ts";
 import { Safe } from "../task/Safe.tsx";
 import { count, duration, plural } from "../text/format.ts";
 
@@ -35,7 +35,8 @@ const MANY = 100;
 
 export default function BatchPage({ params }: PageProps) {
   const id = params.id ?? "";
-  const feed = useMemo(() => new BatchFeed(id), [id]);
+  // Another token may see other things.
+  const feed = useMemo(() => new BatchFeed(id), [id, token.value]);
   useEffect(() => {
     void feed.open();
     return () => feed.close();

@@ -13,11 +13,11 @@ import { panelId, Tabs } from "../parts/Tabs.tsx";
 import { Duration, Exact, When } from "../parts/time.tsx";
 import { address, href, navigate, setQuery } from "../router.ts";
 import type { PageProps } from "../routes.ts";
-import { me, readsAll } from "../session.ts";
+import { me, readsAll, token } from "../session.ts";
 import { Attempts } from "../task/Attempts.tsx";
 import { TaskActions } from "../task/actions.tsx";
 import { isActive, type Outline, TaskFeed } from "../task/feed.ts";
-import { Safe } from "../task/Safe.tsx";
+import { Safe, ServerLink } from "../task/Safe.tsx";
 import { WhyCard } from "../task/WhyCard.tsx";
 import { seen, titleMark } from "../task/watch.ts";
 import { bytes, count } from "../text/format.ts";
@@ -30,7 +30,8 @@ const Related = lazy(async () => (await import("../task/Related.tsx")).Related);
 
 export default function TaskPage({ params }: PageProps) {
   const id = params.id ?? "";
-  const feed = useMemo(() => new TaskFeed(id), [id]);
+  // Another token may see other things.
+  const feed = useMemo(() => new TaskFeed(id), [id, token.value]);
   useEffect(() => {
     feed.open();
     return () => feed.close();
@@ -247,7 +248,7 @@ function Facts({ task, feed }: { task: Outline; feed: TaskFeed }) {
   const labels = (of: Record<string, string>) => Object.entries(of).map(([name, value]) => `${name}=${value}`);
   const isLink = readsAll.value;
   return (
-    <aside class="facts" aria-label="Facts">
+    <aside class="task-facts" aria-label="Facts">
       <dl>
         <Fact name="submitted">
           <When at={task.createdAt} />
@@ -293,9 +294,7 @@ function Facts({ task, feed }: { task: Outline; feed: TaskFeed }) {
         )}
         {task.serverId && (
           <Fact name="server">
-            <a href={href("/fleet/{id}", { id: task.serverId })}>
-              <Safe text={task.serverId} />
-            </a>
+            <ServerLink id={task.serverId} />
           </Fact>
         )}
         <Fact name="type">
@@ -376,7 +375,7 @@ function Facts({ task, feed }: { task: Outline; feed: TaskFeed }) {
 
 function Fact({ name, children }: { name: string; children: ComponentChildren }) {
   return (
-    <div class="fact">
+    <div class="task-fact">
       <dt>{name}</dt>
       <dd>{children}</dd>
     </div>

@@ -3,10 +3,9 @@ import type { Attempt, TaskStory } from "../fold/task.ts";
 import { StateMark } from "../parts/StateMark.tsx";
 import { EmptyState } from "../parts/states.tsx";
 import { Duration, Exact, When } from "../parts/time.tsx";
-import { href } from "../router.ts";
 import { count } from "../text/format.ts";
 import { OUTCOME_MARKS, OUTCOME_WORDS } from "./outcomes.ts";
-import { Safe } from "./Safe.tsx";
+import { Safe, ServerLink } from "./Safe.tsx";
 
 export function Attempts({ story, onSequence }: { story: TaskStory; onSequence: (sequence: number) => void }) {
   if (!story.attempts.length) {
@@ -31,13 +30,7 @@ function AttemptRow({ attempt, onSequence }: { attempt: Attempt; onSequence: (se
         <StateMark mark={OUTCOME_MARKS[attempt.outcome]} progress={attempt.progress} word={word} />
       </span>
       <span class="attempt-server">
-        {attempt.server ? (
-          <a href={href("/fleet/{id}", { id: attempt.server })}>
-            <Safe text={attempt.server} />
-          </a>
-        ) : (
-          <span class="muted">no server</span>
-        )}
+        {attempt.server ? <ServerLink id={attempt.server} /> : <span class="muted">no server</span>}
       </span>
       <span class="attempt-times">
         {attempt.startedAt === null ? <span class="muted">start unknown</span> : <When at={attempt.startedAt} />}

@@ -1,3 +1,5 @@
+import { href } from "../router.ts";
+import { readsAll } from "../session.ts";
 import { isPlain, visible } from "../text/visible.ts";
 
 /** Text from outside as text: its own direction, and names for what the eye cannot see. */
@@ -15,5 +17,15 @@ export function Safe({ text }: { text: string }) {
         ),
       )}
     </bdi>
+  );
+}
+
+/** A server, as a link for those who may see it. */
+export function ServerLink({ id }: { id: string }) {
+  if (!readsAll.value) return <Safe text={id} />;
+  return (
+    <a href={href("/fleet/{id}", { id })}>
+      <Safe text={id} />
+    </a>
   );
 }

@@ -15,18 +15,19 @@ import { Safe } from "./Safe.tsx";
 
 export function WhyCard({ why, task, actions }: { why: Why; task: Outline; actions?: ComponentChildren }) {
   const rows = rowsOf(why, task);
+  const only = rows.length === 1 ? rows[0] : undefined;
   return (
     <section class={`why why-${markOf(task)}`} aria-label="Why">
       <div class="why-head">
         <p class="why-said">
-          <b>{headline(why)}.</b> <Safe text={saying(why)} />
+          <b>{headline(why)}.</b> {only ? <Reason row={only} /> : <Safe text={saying(why)} />}
         </p>
         {actions && <div class="why-actions">{actions}</div>}
       </div>
       {rows.length > 0 && (
-        <ul class="why-rows">
+        <ul class={only ? "why-rows why-only" : "why-rows"}>
           {rows.map((row, index) => (
-            <Row key={index} row={row} />
+            <Row key={index} row={row} isOnly={only !== undefined} />
           ))}
         </ul>
       )}
@@ -48,13 +49,24 @@ export function WhyCard({ why, task, actions }: { why: Why; task: Outline; actio
   );
 }
 
-function Row({ row }: { row: WhyRow }) {
+function Reason({ row }: { row: WhyRow }) {
+  return (
+    <>
+      <Safe text={row.text} />, <span class="muted">until</span> <Safe text={row.release} />.
+    </>
+  );
+}
+
+/** `isOnly`: its sentence is above it. */
+function Row({ row, isOnly }: { row: WhyRow; isOnly: boolean }) {
   const mayFollow = row.link && (row.link.needs === "anyone" || readsAll.value);
   return (
     <li>
-      <span class="why-text">
-        <Safe text={row.text} />, <span class="muted">until</span> <Safe text={row.release} />.
-      </span>
+      {!isOnly && (
+        <span class="why-text">
+          <Reason row={row} />
+        </span>
+      )}
       <span class="why-data">
         {row.meter && <Meter value={row.meter.used} of={row.meter.most} label={row.title} tone="warning" />}
         {row.ahead > 0 && <span>{count(row.ahead)} ahead</span>}

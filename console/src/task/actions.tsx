@@ -62,7 +62,7 @@ export function TaskActions({ task, onDone }: { task: Outline; onDone: () => voi
         <button type="button" onClick={like}>
           <Icon name="copy" />
           <span>
-            <span class="wide-only">Submit one </span>like this
+            Submit<span class="wide-only"> one</span> like this
           </span>
         </button>
       )}

@@ -29,6 +29,7 @@ const STRUCTURE_SHOWN = 2_000;
 const MARKS_SHOWN = 200;
 const KEPT = 5_000;
 const REFRESH_MS = 300;
+const FLUSH_MS = 250;
 const WAITING_MS = 5_000;
 
 export const isActive = (status: string): boolean => status === "WAITING" || status === "PROCESSING";
@@ -56,6 +57,9 @@ export class TaskFeed {
   private unfollow: (() => void) | null = null;
   private refreshing: ReturnType<typeof setTimeout> | undefined;
   private waiting: ReturnType<typeof setInterval> | undefined;
+  private flushing: ReturnType<typeof setTimeout> | undefined;
+  /** Of the last reports, until they are drawn. */
+  private reported: { progress?: number; message?: string } = {};
 
   constructor(id: string) {
     this.id = id;
@@ -77,6 +81,7 @@ export class TaskFeed {
     this.aborting.abort();
     this.unfollow?.();
     clearTimeout(this.refreshing);
+    clearTimeout(this.flushing);
     clearInterval(this.waiting);
   }
 
@@ -114,7 +119,8 @@ export class TaskFeed {
       if (changed || this.stream.peek() !== "open") await this.readNew();
       this.outline.value = outline;
       this.error.value = null;
-      if (isActive(outline.status) && this.stream.peek() === "ended") this.followOn();
+      const rests = this.stream.peek() === "ended" || this.stream.peek() === "refused";
+      if (isActive(outline.status) && rests) this.followOn();
     } catch (error) {
       if (!this.aborting.signal.aborted) this.error.value = error as Error;
     }
@@ -204,17 +210,20 @@ export class TaskFeed {
     this.changed();
   }
 
+  private flush(): void {
+    this.flushing = undefined;
+    const outline = this.outline.peek();
+    if (outline?.status === "PROCESSING") this.outline.value = { ...outline, ...this.reported };
+    this.reported = {};
+  }
+
   /** A report is shown at once, before the log has it. */
   private hearReport(recorded: TaskEvent): void {
     const { event } = recorded;
-    const outline = this.outline.peek();
-    if (outline !== null && outline.status === "PROCESSING") {
-      const progress = typeof event.progress === "number" ? event.progress : outline.progress;
-      const message = typeof event.message === "string" ? event.message : outline.message;
-      if (progress !== outline.progress || message !== outline.message) {
-        this.outline.value = { ...outline, progress, message };
-      }
-    }
+    if (typeof event.progress === "number") this.reported.progress = event.progress;
+    if (typeof event.message === "string") this.reported.message = event.message;
+    // There may be a hundred a second.
+    this.flushing ??= setTimeout(() => this.flush(), FLUSH_MS);
     this.listener?.hear(recorded);
   }
 }
