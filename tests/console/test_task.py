@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 import zlib
 from collections.abc import AsyncIterator
@@ -161,7 +162,7 @@ async def test_output_appears_as_it_comes_and_the_title_says_the_end(workshop: W
     status, _ = await workshop.reporter.report(call, "FINISHED", data={"done": True})
     assert status == 200
     await expect(page.get_by_role("heading", level=1)).to_contain_text("finished")
-    await page.wait_for_function("document.title.startsWith('✓ finished: report')")
+    await expect(page).to_have_title(re.compile("^✓ finished: report"))
     rows = await output.locator(".log-row").all_inner_texts()
     assert [row for row in rows if row in ("token", "last")] == ["token", "last"], "shown once, in order"
 
@@ -205,7 +206,7 @@ async def test_numbers_and_key_order_survive_viewing_copying_and_submitting_agai
     await page.keyboard.press("s")
     await expect(page.get_by_label("Payload")).to_have_value(text)
     await page.get_by_role("button", name="Submit").click()
-    await page.wait_for_function(f"location.hash.startsWith('#/task/') && !location.hash.includes('{task_id[:26]}')")
+    await expect(page).to_have_url(re.compile(f"#/task/(?!{task_id[:26]})"))
     again = await page.evaluate("decodeURIComponent(location.hash.split('/')[2].split('?')[0])")
     async with workshop.alice.session.get(
         f"{workshop.service.url}/api/task/{again}/payload",
@@ -254,7 +255,7 @@ async def test_a_picture_is_shown_whether_it_is_a_file_or_in_the_json(workshop: 
         page = await open_task(console, workshop, task_id)
         image = page.get_by_role("tabpanel").locator("img")
         await expect(image).to_have_count(1)
-        await page.wait_for_function("document.querySelector('[role=tabpanel] img').naturalWidth === 1")
+        await expect(image).to_have_js_property("naturalWidth", 1)
         await page.close()
 
 
@@ -272,7 +273,7 @@ async def test_a_refusal_is_shown_at_its_place_and_the_form_goes_on(workshop: Wo
     await page.get_by_label("Payload").fill(f'{{"width": {BIG}}}')
     await expect(page.get_by_label("As curl")).to_contain_text(f'"payload": {{"width": {BIG}}}')
     await page.keyboard.press("Control+Enter")
-    await page.wait_for_function("location.hash.startsWith('#/task/')")
+    await expect(page).to_have_url(re.compile("#/task/"))
     await expect(page.get_by_role("region", name="Why")).to_contain_text("No server can take it")
 
 
@@ -349,7 +350,7 @@ async def test_a_batch_is_followed_retried_saved_and_deleted(workshop: Workshop,
     await page.get_by_role("button", name="More").click()
     await page.get_by_role("menuitem", name="Delete…").click()
     await page.get_by_role("dialog").get_by_role("button", name="Delete 24 tasks").click()
-    await page.wait_for_function("location.hash === '#/batches'")
+    await expect(page).to_have_url(re.compile("#/batches$"))
     assert (await workshop.alice.get(f"/api/batches/{batch}")).status == 404
 
 
