@@ -64,7 +64,7 @@ LOGS: tuple[LogSource, ...] = (
 LOG_NAMES: tuple[LogName, ...] = tuple(log.name for log in LOGS)
 
 _BODIES = {"payload", "result", "custom_data", "lines", "output", "merged", "data", "indexed", "ids"}
-_NESTED = {"settings": "task"}
+_NESTED = {"settings": "task", "filter": "payload"}
 """Fields with a body in them."""
 
 

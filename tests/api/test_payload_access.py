@@ -39,6 +39,8 @@ SHOWING = {
     "/api/schedules/{schedule_id}",
     "/api/webhooks/{webhook_id}/deliveries/{delivery_id}/body",
     "/api/queue/tasks/{task_id}",
+    "/api/operations",
+    "/api/operations/{operation_id}",
 }
 """Every GET that shows payloads or results. One that is added here must withhold them: see `reads_bodies`."""
 OWN = {"/api/queue/tasks", "/api/active-tasks"}
@@ -53,6 +55,7 @@ REFUSED = {
 HAS_NONE = {
     "/api/task/{task_id}/result/file": "files come from servers; the check is that of the result",
     "/api/task/{task_id}/result/file/{number}": "likewise",
+    "/api/live": "only what changes from now on: see test_live_topics_show_no_bodies_of_others",
     "/api/events": "the caller's own tasks only, without an end",
 }
 """Routes that are not called, with the reason."""
@@ -124,6 +127,9 @@ async def tell(service: Service, receiver: HookReceiver) -> Told:
     queued = await alice.done("POST", "/api/projects/novel/queue-outline", {"customPrompt": MARK}, headers=MODEL)
     path = f"/api/webhooks/{hook}/deliveries?status=delivered"
     deliveries = (await alice.until(path, lambda it: it["deliveries"], "a delivery"))["deliveries"]
+    operation = await alice.done(
+        "POST", "/api/operations", {"action": "retry", "filter": {"payload": {"customer": MARK}}}
+    )
     await alice.submit({"type": LAST, "payload": 1})
     ids = {
         "task_id": task,
@@ -131,6 +137,7 @@ async def tell(service: Service, receiver: HookReceiver) -> Told:
         "schedule_id": schedule["id"],
         "webhook_id": hook,
         "delivery_id": deliveries[0]["id"],
+        "operation_id": operation["id"],
         "server_id": "gpu-1",
         "name": "marked",
         "owner": "alice",
@@ -204,6 +211,30 @@ async def test_a_stream_tells_the_sizes_of_withheld_bodies(service: Service, tol
     assert submitted["sizes"] == {"payload": len(json.dumps({"customer": MARK})), "indexed": len(MARK)}
     assert submitted["event"].keys().isdisjoint({"payload", "indexed", "fingerprint"})
     assert submitted["event"]["type"] == "TaskSubmitted"
+
+
+async def test_live_topics_show_no_bodies_of_others(service: Service, told: Told) -> None:
+    restricted = bearer("eve", "admin", payloads=False)
+    task = await service.alice.submit({"type": "marked", "payload": {"customer": MARK}})
+    query = f"?topic=task:{task}&topic=log:&topic=tasks:type=marked"
+    seen = ""
+    async with (
+        asyncio.timeout(60),
+        service.admin.session.get(
+            f"{service.url}/api/live{query}", headers={"Authorization": f"Bearer {restricted}"}
+        ) as response,
+    ):
+        assert response.status == 200, await response.text()
+        has_reported = False
+        async for line in response.content:
+            seen += line.decode()
+            if not has_reported:
+                has_reported = True
+                await service.alice.done("PUT", f"/api/task/{task}", update("PROCESSING", output=MARK))
+                await service.alice.done("PUT", f"/api/task/{task}", update("FINISHED"))
+            if "TaskSucceeded" in seen and "FINISHED" in seen:
+                break
+    assert MARK not in seen
 
 
 async def test_a_websocket_withholds_bodies_and_takes_no_token_that_reads_less(service: Service, told: Told) -> None:

@@ -25,7 +25,7 @@ from ...streams.jetstream.messages import last_sequence, list_subjects
 from ...streams.log import Guard
 from ...streams.topology.definitions import OPERATIONS
 from ...submission.body import fingerprint
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_owner, origin
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_owner, origin, reads_bodies
 from ..bodies import decoded_as, read_as, read_body
 from ..operations import operation_query
 from ..parameters import (
@@ -141,7 +141,7 @@ def operation_routes(container: Container) -> list[RouteHandler]:
     async def tell(request: ApiRequest, operation_id: str, command: OperationCommand) -> OperationSummary:
         ref = find_operation(request, operation_id, "admin")
         handled = await commands.operations.handle(ref, command, **origin(request))
-        return operation_summary(_found(handled.known.state, ref))
+        return operation_summary(_found(handled.known.state, ref), bodies=reads_bodies(request.user, ref.owner))
 
     @routes.post(
         "/",
@@ -180,14 +180,20 @@ def operation_routes(container: Container) -> list[RouteHandler]:
         wanted = [parse_operation_id(operation_id) for operation_id in shown]
         found = await load_operations(container.reading, wanted)
         return OperationPage(
-            operations=[operation_summary(found[ref]) for ref in wanted if ref in found], next_cursor=following
+            operations=[
+                operation_summary(found[ref], bodies=reads_bodies(request.user, ref.owner))
+                for ref in wanted
+                if ref in found
+            ],
+            next_cursor=following,
         )
 
     @routes.get("/{operation_id:str}", "Read an operation", "The operation and what has come of it")
     async def get_operation(request: ApiRequest, operation_id: OperationId) -> OperationSummary:
         """Return an operation: its state, its counts, and its progress."""
         ref = find_operation(request, operation_id, *READERS_OF_ALL)
-        return operation_summary(_found((await commands.operations.load(ref)).state, ref))
+        state = _found((await commands.operations.load(ref)).state, ref)
+        return operation_summary(state, bodies=reads_bodies(request.user, ref.owner))
 
     @routes.post("/{operation_id:str}/pause", "Pause an operation", "The operation", body=ReasonBody, fails={409})
     async def pause_operation(request: ApiRequest, operation_id: OperationId) -> OperationSummary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from ...commands.operation import Operation
 from ...events.operation import OperationAction
@@ -97,8 +97,8 @@ class OperationPage(Page, kw_only=True, rename="camel"):
     operations: list[OperationSummary]
 
 
-def operation_summary(operation: Operation) -> OperationSummary:
-    """Return an operation as clients see it."""
+def operation_summary(operation: Operation, *, bodies: bool = True) -> OperationSummary:
+    """Return an operation as clients see it. Without `bodies`, values of payloads in its filter are withheld."""
     started, counts = operation.started, operation.counts
     refused = sum(each.count for each in counts.refused)
     matched = counts.done + counts.unchanged + refused
@@ -111,7 +111,7 @@ def operation_summary(operation: Operation) -> OperationSummary:
         dry_run=started.dry_run,
         state=_status(operation),
         state_reason=operation.reason or None,
-        filter=msgspec.json.decode(started.filter) if by_filter else None,
+        filter=_shown_filter(started.filter, bodies=bodies) if by_filter else None,
         ids=None if by_filter else len(started.ids),
         reason=started.reason or None,
         as_of=started.as_of if by_filter else None,
@@ -146,3 +146,10 @@ def _progress(operation: Operation, matched: int) -> float | None:
     if started.total_capped:
         return None
     return min(matched / started.total, 0.999) if started.total else 0.0
+
+
+def _shown_filter(text: Raw, *, bodies: bool) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(text)
+    if not bodies and found.get("payload"):
+        found["payload"] = dict.fromkeys(found["payload"])
+    return found
