@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import string
 from datetime import UTC, datetime
 
+_random = random.Random()  # noqa: S311 - not for secrets
+"""Of our own: whoever seeds the module's (a library, a test) must not make us repeat ids."""
+os.register_at_fork(after_in_child=_random.seed)
 _SAFE = f"{string.ascii_letters}{string.digits}-_"
 _PAIRS = [first + second for first in _SAFE for second in _SAFE]
 
@@ -17,7 +21,7 @@ def utc_now() -> datetime:
 
 def jitter() -> float:
     """Return a number in [0, 1) that spreads retries."""
-    return random.random()  # noqa: S311 - not a secret
+    return _random.random()
 
 
 def secret_token(size: int = 16) -> str:
@@ -27,15 +31,15 @@ def secret_token(size: int = 16) -> str:
 
 def random_bits(count: int) -> int:
     """Return bits that make a name unique; they guard nothing, and cost no system call."""
-    return random.getrandbits(count)
+    return _random.getrandbits(count)
 
 
 def event_id() -> str:
     """Return 48 random bits as eight URL-safe characters: unique among the appends to one history."""
-    bits = random.getrandbits(48)
+    bits = _random.getrandbits(48)
     return f"{_PAIRS[bits & 4095]}{_PAIRS[bits >> 12 & 4095]}{_PAIRS[bits >> 24 & 4095]}{_PAIRS[bits >> 36]}"
 
 
 def unique_id() -> str:
     """Return 64 random bits in hex."""
-    return f"{random.getrandbits(64):016x}"
+    return f"{_random.getrandbits(64):016x}"

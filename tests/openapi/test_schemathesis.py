@@ -89,6 +89,8 @@ def known(address: Address) -> dict[str, str]:
         delivery = session.post(f"{address.url}/api/webhooks/{webhook_id}/test").json()
         schedule = {"cron": "@yearly", "task": {"payload": 1}}
         schedule_id = session.post(f"{address.url}/api/schedules", json=schedule).json()["id"]
+        operation = {"action": "cancel", "ids": [task_id], "dryRun": True}
+        operation_id = session.post(f"{address.url}/api/operations", json=operation).json()["id"]
     return {
         "task_id": task_id,
         "number": "0",
@@ -99,6 +101,7 @@ def known(address: Address) -> dict[str, str]:
         "owner": "alice",
         "webhook_id": webhook_id,
         "schedule_id": schedule_id,
+        "operation_id": operation_id,
         "delivery_id": delivery["id"],
     }
 
