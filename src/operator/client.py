@@ -171,9 +171,7 @@ class OperatorClient:
             raise Unreachable(f"cannot reach {url} ({source}): {reason}: {where}") from None
         except TimeoutError:
             raise Unreachable(f"{url} ({source}) does not answer in time: try again, or look at its log") from None
-        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-            if isinstance(error, BrokenPipeError) and not isinstance(error, aiohttp.ClientError):
-                raise
+        except (aiohttp.ClientError, ssl.SSLError, ConnectionResetError, ConnectionAbortedError) as error:
             reason = type(error).__name__ if not str(error) else str(error)
             raise Unreachable(f"the connection to {url} ({source}) failed: {reason}: {where}") from None
 

@@ -19,6 +19,8 @@ from .output import Column, Output, TablePrinter
 from .text import plain
 
 DEFAULT_LIMIT = 50
+EVENTS_PAGE = 1_000
+"""Events of a page; the API's maximum."""
 MOST = 10_000_000
 
 
@@ -52,8 +54,7 @@ class OperatorSession:
                 entries = entries[: limit - count]
             count += len(entries)
             self.entries(entries, printer)
-            if not output.console.file.isatty():
-                output.console.file.flush()
+            output.console.file.flush()
         if not output.json:
             if count == 0:
                 output.note(empty)
@@ -65,7 +66,7 @@ class OperatorSession:
         """Print entries of a list."""
         if self.output.json:
             for entry in entries:
-                self.output.raw(entry)
+                self.output.raw(entry, flush=False)
         elif entries:
             printer.add([decode(entry) for entry in entries])
 
@@ -119,11 +120,16 @@ def list_options(parser: argparse.ArgumentParser) -> None:
     amount.add_argument("--all", action="store_true", help="all entries")
 
 
-def whole_number(text: str) -> int:
+def whole_number(text: str, most: int = MOST) -> int:
     """Return a positive number. Raises ArgumentTypeError."""
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:20]) <= MOST:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST:,}")
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:20]) <= most:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {most:,}")
     return int(text)
+
+
+def events_number(text: str) -> int:
+    """Return a number of events of one page. Raises ArgumentTypeError."""
+    return whole_number(text, EVENTS_PAGE)
 
 
 def name_and_value(text: str) -> tuple[str, str]:

@@ -12,11 +12,16 @@ UNASKED = 100
 """Tasks that a command changes without a question, if they are of one owner."""
 
 
-def confirm_count(output: Output, count: int, verb: str, whose: str, *, yes: bool, always: bool) -> None:
-    """Ask for the number of tasks. Raises CommandFailed if it is not given, WrongUsage without a terminal."""
+def confirm_count(
+    output: Output, count: int, verb: str, whose: str, *, yes: bool, always: bool, what: str = "tasks"
+) -> None:
+    """Ask for the number of tasks, or of `what`.
+
+    Raises CommandFailed if it is not given, WrongUsage without a terminal.
+    """
     if yes or count == 0 or (count <= UNASKED and not always):
         return
-    question = f"{verb} {count:,} tasks{whose}?"
+    question = f"{verb} {count:,} {what}{whose}?"
     if _ask(output, question, f"type {count} to go on: ", ", or --dry-run to only look").replace(",", "") != str(count):
         raise CommandFailed("nothing was changed: the number was not confirmed")
 

@@ -87,11 +87,12 @@ class Output:
         """Write a line to stderr."""
         self.messages.print(Text(f"taskstream: {plain(text)}"), soft_wrap=True)
 
-    def raw(self, value: bytes | msgspec.Raw) -> None:
+    def raw(self, value: bytes | msgspec.Raw, *, flush: bool = True) -> None:
         """Write an answer of the API as one line of JSON."""
         file = self.console.file
         file.write(json_line(value) + "\n")
-        file.flush()
+        if flush:
+            file.flush()
 
     def facts(self, rows: Iterable[tuple[str, object]]) -> None:
         """Write `name  value` lines; those without a value are left out."""

@@ -38,7 +38,7 @@ def pool_columns(session: OperatorSession) -> list[Column]:
         Column("POOL", lambda pool: pool["name"]),
         Column("STATE", lambda pool: Styled("paused", "yellow") if pool["pause"] else Styled("open", "green")),
         Column("WAITING", lambda pool: number(waiting(pool)), right=True),
-        Column("RUNNING", lambda pool: number(sum(server["running"] for server in pool["servers"])), right=True),
+        Column("RUNNING", lambda pool: number(pool["running"]), right=True),
         Column("FREE", lambda pool: number(free(pool)), right=True),
         Column("SERVERS", lambda pool: number(pool["serverCount"]), right=True),
         Column("OLDEST", lambda pool: oldest(session, pool, exact=exact), optional=True),
@@ -52,8 +52,7 @@ def free(pool: Mapping[str, Any]) -> int:
 
 
 def oldest(session: OperatorSession, pool: Mapping[str, Any], *, exact: bool) -> str | None:
-    found = pool["oldestWaiting"]
-    at = found.get("since") or found.get("at") if isinstance(found, dict) else found
+    at = pool["oldestWaiting"]
     return None if at is None else when(at, session.now, exact=exact)
 
 
@@ -69,6 +68,8 @@ def _facts(session: OperatorSession, pool: Body) -> Iterable[tuple[str, object]]
     yield "types", words(pool["types"])
     yield "paused types", words(pool["pausedTypes"]) if pool["pausedTypes"] else None
     yield "waiting", ", ".join(f"{name} {number(count)}" for name, count in (pool["waiting"] or {}).items())
+    yield "running", number(pool["running"])
+    yield "starts per minute", number(pool["startsPerMinute"], 1)
     for name, count in (pool["waitingFor"] or {}).items():
         yield f"  for {name}", number(count)
     yield "oldest", oldest(session, pool, exact=session.options.exact)

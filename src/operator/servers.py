@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from ..runtime.failures import EXIT_FAILED
 from .client import decode, path
-from .commands import NounCommands, OperatorSession, name_and_value, whole_number
+from .commands import EVENTS_PAGE, NounCommands, OperatorSession, events_number, name_and_value
 from .event_lines import event_line
 from .failures import WrongUsage
 from .inputs import json_object, parse_json, read_json_file
@@ -23,7 +23,6 @@ from .text import Styled, clock_time, number, pairs, plain, shown, state, when, 
 
 DRAIN_POLL_SECONDS = 1.0
 LONGEST_KEY_FILE = 64 * 1024
-EVENTS_PAGE = 1_000
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +33,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--since", metavar="TIME", help="with --removed: removed at or after, such as 12h")
     commands.add("show", show_server, "show a server: state, reason, settings", "server")
     history = commands.add("events", print_events, "print the history of a server", "server")
-    history.add_argument("--limit", type=whole_number, metavar="N", help="the newest events; default: all")
+    history.add_argument("--limit", type=events_number, metavar="N", help="the newest, 1000 at most; default: all")
     _define_register(commands)
     draining = commands.add("drain", drain, "send no new tasks; running ones end", "server")
     draining.add_argument("--reason", default="", help="recorded")
@@ -66,7 +65,7 @@ def _define_register(commands: NounCommands) -> None:
     parser.add_argument("--dialect", help="wire format; `auto`: it is found out; default: that of the task type")
     parser.add_argument("--preset", help="a program's settings: see docs/servers.md")
     parser.add_argument("--name", help="for people; default: its id")
-    parser.add_argument("--provider", default="local", help="for people; default: local")
+    parser.add_argument("--provider", help="for people; default: local")
     parser.add_argument("--type", action="append", metavar="NAME", help="task type it serves; default: all; repeatable")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="tasks at a time; default: 10")
     parser.add_argument("--label", action="append", type=name_and_value, metavar="NAME=VALUE", help="repeatable")
@@ -198,7 +197,7 @@ async def print_events(session: OperatorSession) -> int:
     options = session.options
     where = path("servers", options.server, "events")
     if options.limit:
-        size = str(min(options.limit, EVENTS_PAGE))
+        size = str(options.limit)
         page = await session.client.get(where, [("before", "end"), ("limit", size)])
         _print_events(session, list(reversed(page.raw("events"))))
         return 0
@@ -273,10 +272,14 @@ def registration(options: argparse.Namespace) -> dict[str, Any]:
     if options.file is not None:
         if options.server is not None:
             raise WrongUsage("give --file, or SERVER and ADDRESS")
-        return json_object(options.file) | body
+        named = {"name": options.name, "provider": options.provider}
+        found = json_object(options.file) | body | {name: value for name, value in named.items() if value is not None}
+        if options.health:
+            found["endpoints"] = {**(found.get("endpoints") or {}), "health": options.health}
+        return found
     if options.server is None or (options.address is None) != bool(options.pull):
         raise WrongUsage("give SERVER and ADDRESS (with --pull no ADDRESS), or --file FILE")
-    body |= {"id": options.server, "name": options.name or options.server, "provider": options.provider}
+    body |= {"id": options.server, "name": options.name or options.server, "provider": options.provider or "local"}
     if options.address is not None:
         body["endpoints"] = {"predict": options.address} | ({"health": options.health} if options.health else {})
     elif options.health:

@@ -51,11 +51,15 @@ async def followed(
 
 async def _blocks(parts: AsyncIterator[bytes]) -> AsyncGenerator[tuple[str, msgspec.Raw], None]:
     """Yield the id, empty for none, and the data of each block. Raises CommandFailed for one that is no JSON."""
-    pending, event_id, data = b"", "", b""
+    pending, event_id, data = bytearray(), "", b""
     async for part in parts:
-        *lines, pending = (pending + part).split(b"\n")
-        if len(pending) > LONGEST_BLOCK:
-            raise Unreachable("the stream sent a line without an end")
+        pending += part
+        if b"\n" not in part:
+            if len(pending) > LONGEST_BLOCK:
+                raise Unreachable("the stream sent a line without an end")
+            continue
+        *lines, rest = bytes(pending).split(b"\n")
+        pending = bytearray(rest)
         for line in lines:
             if not line:
                 if data:

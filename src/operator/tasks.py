@@ -11,14 +11,13 @@ from msgspec import Raw
 from . import filters, submission, task_view
 from .bulk import CANCEL, DELETE, RETRY, define_bulk
 from .client import decode, path
-from .commands import NounCommands, OperatorSession, whole_number
+from .commands import EVENTS_PAGE, NounCommands, OperatorSession, events_number
 from .event_lines import event_line
 from .failures import ServiceRefused
 from .following import follow_tasks
 from .output import Column
 from .text import Styled, number, state, when
 
-EVENTS_PAGE = 1_000
 SORTS = ("created", "ended", "duration")
 COUNTED_BY = ("status", "type", "pool", "server", "priority", "kind", "owner", "hold")
 
@@ -38,7 +37,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     commands.add("why", explain_task, "say why a task waits, runs or ended", "id")
     history = commands.add("events", print_events, "print the history of a task, oldest event first", "id")
     history.add_argument("--event", action="append", metavar="NAME", help="only these events, such as AttemptFailed")
-    history.add_argument("--limit", type=whole_number, metavar="N", help="the newest events; default: all")
+    history.add_argument("--limit", type=events_number, metavar="N", help="the newest, 1000 at most; default: all")
     history.add_argument("--bodies", action="store_true", help="with --json: with payload and results")
     following = commands.add("follow", follow_tasks, "print events as they happen: of one task to its end, or of all")
     following.add_argument("id", nargs="?", metavar="ID", help="a task; left out: all tasks")
@@ -139,9 +138,7 @@ async def print_events(session: OperatorSession) -> int:
     chosen = [("event", ",".join(options.event))] if options.event else []
     query = [*chosen, ("bodies", str(options.bodies and output.json).lower()), ("limit", str(EVENTS_PAGE))]
     if options.limit:
-        newest = await session.client.get(
-            where, [*query[:-1], ("before", "end"), ("limit", str(min(options.limit, EVENTS_PAGE)))]
-        )
+        newest = await session.client.get(where, [*query[:-1], ("before", "end"), ("limit", str(options.limit))])
         _print_events(session, list(reversed(newest.raw("events"))))
         return 0
     after: int | None = 0

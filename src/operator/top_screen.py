@@ -126,7 +126,7 @@ class TopScreen:
                 pool["name"],
                 "paused" if pool["pause"] else "",
                 number(waiting(pool)),
-                number(sum(server["running"] for server in pool["servers"])),
+                number(pool.get("running")),
                 number(free(pool)),
             )
             for pool in _busy_first((known.pools or {}).get("pools", []), waiting)

@@ -206,7 +206,7 @@ async def resend(session: OperatorSession) -> int:
     body |= {name: value for name in ("since", "before") if (value := getattr(options, name))}
     matched = await _resend_pages(session, f"{where}/retry", body)
     if not options.dry_run and matched:
-        confirm_count(output, matched, "Send again the deliveries of", "", yes=options.yes, always=False)
+        confirm_count(output, matched, "Send again", "", yes=options.yes, always=False, what="deliveries")
         matched = await _resend_pages(session, f"{where}/retry", body | {"dryRun": False})
     if output.json:
         output.raw(f'{{"dryRun":{str(options.dry_run).lower()},"matched":{matched}}}'.encode())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
-from testkit.processes import clients_of
+from testkit.cli import Command, run_commands
+from testkit.processes import PREFIX, clients_of
 
 from .conftest import HOSTILE, Known, taskstream
 from .terminals import Terminal
@@ -95,16 +97,23 @@ async def test_json_is_that_of_the_api_unchanged(known: Known, admin: dict[str, 
         assert same == await service.admin.done("GET", f"/api/task/{known.failed}")
 
 
-async def test_no_control_character_of_a_task_reaches_the_output(known: Known, admin: dict[str, str]) -> None:
+async def test_no_control_character_of_a_task_reaches_the_output(
+    known: Known, admin: dict[str, str], tmp_path: Path
+) -> None:
     async with clients_of(known.url) as service:
         task = await service.alice.submit({"type": "nobody", "payload": {"text": HOSTILE}})
         report = {"metadata": {"status": "FAILED", "message": HOSTILE}}
         assert (await service.admin.call("PUT", f"/api/task/{task}", report)).status == 200
-    for words in (["list", "--id", task[:26]], ["show", task], ["why", task], ["events", task], ["follow", task]):
-        for json in ([], ["--json"]):
-            shown = taskstream("tasks", *words, *json, env=admin)
-            assert "word" in shown.out, (words, shown)
-            assert not set(shown.out) & set("\x1b\x07\x9b\u202e\r"), words
+    words = (["list", "--id", task[:26]], ["show", task], ["why", task], ["events", task], ["follow", task])
+    calls = [["tasks", *each, *json] for each in words for json in ([], ["--json"])]
+    settings = {name.removeprefix(PREFIX): value for name, value in admin.items() if name.startswith(PREFIX)}
+    outputs = [tmp_path / f"{at}.out" for at in range(len(calls))]
+    commands = [Command(call, settings, None, str(output)) for call, output in zip(calls, outputs, strict=True)]
+    await run_commands(tmp_path, commands)
+    for call, output in zip(calls, outputs, strict=True):
+        shown = output.read_bytes().decode()
+        assert "word" in shown, (call, shown)
+        assert not set(shown) & set("\x1b\x07\x9b\u202e\r"), call
 
 
 def test_a_terminal_that_is_not_utf_8_gets_a_table(known: Known, admin: dict[str, str]) -> None:
