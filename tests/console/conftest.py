@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright, expect
 
 from testkit.backend import BackendServer, status
 from testkit.browser import NAMES
@@ -26,6 +26,7 @@ AXE = ROOT / "console" / "node_modules" / "axe-core" / "axe.min.js"
 DESKTOP = {"width": 1280, "height": 800}
 PATIENCE_MS = 15_000
 """For a busy machine: no test waits this long for what comes."""
+expect.set_options(timeout=PATIENCE_MS)
 WATCH = """
 addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy violated: ${event.violatedDirective} by ${event.blockedURI}`);
@@ -175,7 +176,10 @@ class Console:
 @pytest_asyncio.fixture(loop_scope="session")
 async def console(browser: Browser, contexts: list[BrowserContext]) -> AsyncIterator[Console]:
     """Opens pages of the console. At the end of the test nothing bad may have happened in them."""
-    context = await browser.new_context(viewport=DESKTOP, locale="en-GB", timezone_id="Europe/Berlin")
+    # Without motion: a colour that is on its way to another has any contrast.
+    context = await browser.new_context(
+        viewport=DESKTOP, locale="en-GB", timezone_id="Europe/Berlin", reduced_motion="reduce"
+    )
     await context.add_init_script(WATCH)
     contexts.append(context)
     opened = Console(context)

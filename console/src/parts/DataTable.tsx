@@ -237,7 +237,7 @@ export function Pager({
   children?: ComponentChildren;
 }) {
   return (
-    <nav class="pager" aria-label="Pages">
+    <nav class="pager" aria-label="Pages of the list">
       <span>{shown}</span>
       {asOf && <span class="muted">{asOf}</span>}
       {children}
