@@ -47,7 +47,7 @@ console: $(CONSOLE) ## the web console, into src/console_files; needs a registry
 $(CONSOLE): console/node_modules/.ready $(CONSOLE_SOURCES)
 	cd console && ../$(NODE) build.mjs
 
-console/node_modules/.ready: $(READY) console/package.json console/package-lock.json
+console/node_modules/.ready: console/package.json console/package-lock.json | $(READY)
 	@cd console && ../$(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1 --fetch-timeout=30000 || { \
 	  echo "The console cannot be built: npm did not get its packages (above). Does the registry answer? npm config get registry" >&2; exit 1; }
 	@touch $@

@@ -3,7 +3,6 @@ security policy, or a request to another origin."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -19,7 +18,6 @@ from testkit.backend import BackendServer, status
 from testkit.browser import NAMES
 from testkit.nats import running_nats
 from testkit.service import Service, running_service, token
-from testkit.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / "console" / "node_modules" / "axe-core" / "axe.min.js"
@@ -210,9 +208,5 @@ async def check_accessible(page: Page) -> None:
 
 async def settled(page: Page) -> None:
     """Wait until nothing on the page is loading."""
-    with contextlib.suppress(TimeoutError):
-        await wait_until(lambda: _is_settled(page), "the page to have loaded")
-
-
-async def _is_settled(page: Page) -> bool:
-    return not await page.locator("[aria-busy=true]").count()
+    await expect(page.locator("[aria-busy=true]")).to_have_count(0)
+    await page.wait_for_load_state("networkidle")

@@ -248,11 +248,11 @@ async def test_a_page_is_painted_before_its_data_comes(console: Console, stocked
     page = await console.open(stocked)
 
     await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-    await expect(page.get_by_role("link", name="waiting")).to_contain_text("–")
+    await expect(page.locator(".tiles").get_by_role("link", name="waiting")).to_contain_text("\N{EN DASH}")
     for route in held:
         await route.continue_()
     await console.context.unroute("**/api/**")
-    await expect(page.get_by_role("link", name="waiting")).to_contain_text("6")
+    await expect(page.locator(".tiles").get_by_role("link", name="waiting")).to_contain_text("6")
 
 
 async def tab_stops(page: Page, count: int) -> list[str]:
@@ -288,5 +288,7 @@ def test_no_source_makes_html_of_text() -> None:
     assert sources
     for source in sources:
         if source.name != "generated.ts":
-            found = re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", source.read_text())
+            found = re.search(
+                r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", source.read_text()
+            )
             assert not found, f"{source}: {found}"

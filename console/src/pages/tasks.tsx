@@ -127,14 +127,16 @@ function TaskList({ filter, query }: { filter: URLSearchParams; query: URLSearch
   const [current, setCurrent] = useState<TaskSummary | null>(null);
   const [selected, setSelected] = useState<ReadonlySet<string>>(kept.filter === String(filter) ? kept.keys : new Set());
   const [isWhole, setWhole] = useState(false);
-  const answered = useRef<TaskPage | undefined>(undefined);
+  const isRenewed = useRef(false);
   const isBefore = useMemo(() => order(sort), [sort]);
   const data = page.data;
   useEffect(() => {
-    if (!data || data === answered.current) return;
-    answered.current = data;
-    setList((had) => (had ? merge(had, data.tasks, (task) => task.id, LIMIT, isBefore) : still(data.tasks)));
-  }, [data]);
+    if (!data) return;
+    const anew = isRenewed.current;
+    isRenewed.current = false;
+    setList((had) => (had && !anew ? merge(had, data.tasks, (task) => task.id, LIMIT, isBefore) : still(data.tasks)));
+    // Each answer, also one that is as the last: the list that is asked for anew may be that one.
+  }, [page.readAt]);
   const select = (keys: ReadonlySet<string>) => {
     kept = { filter: String(filter), keys };
     setWhole(false);
@@ -142,8 +144,7 @@ function TaskList({ filter, query }: { filter: URLSearchParams; query: URLSearch
   };
   const renew = () => {
     if (cursor) return setQuery({ cursor: undefined });
-    setList(null);
-    answered.current = undefined;
+    isRenewed.current = true;
     page.reload();
   };
   const ask = (action: BulkAction) => {

@@ -1,15 +1,15 @@
 /**
- * An action on many tasks: a dry run first, then the run, page by page. A run is a card that stays until it is closed; it
- * ends with the tab, and does nothing twice if it is begun again.
+ * An action on many tasks: a dry run first, then the run. Selected tasks are one request; all that match a filter are an
+ * operation, which the service carries out. Both leave a card that stays until it is closed.
  */
 import { signal } from "@preact/signals";
-import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { type ApiError, newKey, post, serverNow } from "../api/client.ts";
+import { type ApiError, get, newKey, post, serverNow } from "../api/client.ts";
 import type { Schema } from "../api/types.ts";
 import { ConfirmDialog } from "../parts/Dialog.tsx";
 import { Icon } from "../parts/Icon.tsx";
 import { Problem, Skeleton } from "../parts/states.tsx";
+import { toast } from "../parts/toasts.tsx";
 import { href } from "../router.ts";
 import { isAdmin } from "../session.ts";
 import { count, plural } from "../text/format.ts";
@@ -28,15 +28,19 @@ export interface BulkRequest {
 
 export const asked = signal<BulkRequest | null>(null);
 
+type Operation = Schema<"OperationSummary">;
+
 interface Run {
   id: string;
+  /** Its id in the service; null: it was one request. */
+  operation: string | null;
   action: BulkAction;
   what: string;
-  matched: number;
   done: number;
   unchanged: number;
-  refused: Map<string, number>;
-  state: "running" | "paused" | "done" | "stopped" | "failed";
+  refused: { reason: string; count: number }[];
+  state: Operation["state"];
+  progress: number | null;
   error: string;
   /** The list of what was changed, as near as a filter can say. */
   link: string;
@@ -45,6 +49,7 @@ interface Run {
 export const runs = signal<Run[]>([]);
 const IDS_PER_REQUEST = 500;
 const TYPED_ABOVE = 100;
+const FOLLOW_MS = 700;
 const WORDS: Record<BulkAction, { verb: string; past: string; danger: boolean }> = {
   retry: { verb: "Retry", past: "retried", danger: false },
   cancel: { verb: "Cancel", past: "cancelled", danger: true },
@@ -104,6 +109,7 @@ export function Bulk({ onDone }: { onDone: () => void }) {
 function BulkDialog({ request, onDone }: { request: BulkRequest; onDone: () => void }) {
   const [found, setFound] = useState<Found | null>(null);
   const [error, setError] = useState<Error | null>(null);
+  const [key] = useState(newKey);
   const { verb, danger } = WORDS[request.action];
   useEffect(() => {
     const stop = new AbortController();
@@ -125,13 +131,18 @@ function BulkDialog({ request, onDone }: { request: BulkRequest; onDone: () => v
       reason
       onClose={close}
       onConfirm={async (reason) => {
-        if (found) void start(request, found, reason).then(onDone);
+        if (!found) return;
+        const started = start(request, found, reason, key);
+        // What was selected one by one is done when the dialog closes; the card follows the rest.
+        if ("ids" in request.target) await started;
+        else await Promise.race([started, appeared(key)]);
+        onDone();
       }}
     >
       {error ? (
         <Problem error={error} />
       ) : found ? (
-        <Preview found={found} action={request.action} />
+        <Preview found={found} action={request.action} byFilter={"filter" in request.target} />
       ) : (
         <Skeleton rows={3} label="Looking what would change" />
       )}
@@ -139,7 +150,7 @@ function BulkDialog({ request, onDone }: { request: BulkRequest; onDone: () => v
   );
 }
 
-function Preview({ found, action }: { found: Found; action: BulkAction }) {
+function Preview({ found, action, byFilter }: { found: Found; action: BulkAction; byFilter: boolean }) {
   const { matched, done, unchanged, refused } = found.answer;
   return (
     <>
@@ -156,7 +167,12 @@ function Preview({ found, action }: { found: Found; action: BulkAction }) {
           </li>
         ))}
       </ul>
-      {done > 1 && <p class="muted">It stops when this tab is closed; nothing is done twice.</p>}
+      {byFilter && (
+        <p class="muted">
+          The service does it, also when this tab is closed: it can be paused and stopped, and does nothing twice. Tasks
+          that are submitted from now on are left alone.
+        </p>
+      )}
     </>
   );
 }
@@ -165,61 +181,84 @@ function change(id: string, part: Partial<Run>): void {
   runs.value = runs.value.map((run) => (run.id === id ? { ...run, ...part } : run));
 }
 
-const find = (id: string) => runs.peek().find((run) => run.id === id);
+const isShown = (id: string) => runs.peek().some((run) => run.id === id);
 
-async function resumed(id: string): Promise<boolean> {
-  while (find(id)?.state === "paused")
-    await new Promise<void>((resolve) => {
-      const stop = runs.subscribe(() => {
-        if (find(id)?.state === "paused") return;
-        queueMicrotask(() => stop());
-        resolve();
-      });
+/** Return when the card of a run is there. */
+const appeared = (id: string) =>
+  new Promise<void>((resolve) => {
+    const end = runs.subscribe((now) => {
+      if (!now.some((run) => run.id === id)) return;
+      queueMicrotask(() => end());
+      resolve();
     });
-  return find(id)?.state === "running";
-}
+  });
 
-async function start({ action, target }: BulkRequest, found: Found, reason: string): Promise<void> {
-  const id = newKey();
+async function start({ action, target }: BulkRequest, found: Found, reason: string, key: string): Promise<void> {
   const since = new Date(serverNow()).toISOString();
-  const status = { retry: [], cancel: ["CANCELLED"], delete: [] }[action];
-  const query = new URLSearchParams([...status.map((each) => ["status", each]), ["updatedSince", since]]);
+  const status = action === "cancel" ? [["status", "CANCELLED"]] : [];
   const run: Run = {
-    id,
+    id: key,
+    operation: null,
     action,
     what: wordsOf(target),
-    matched: 0,
     done: 0,
     unchanged: 0,
-    refused: new Map(),
+    refused: [],
     state: "running",
+    progress: null,
     error: "",
-    link: href("/tasks", {}, query),
+    link: href("/tasks", {}, new URLSearchParams([...status, ["updatedSince", since]])),
   };
-  runs.value = [...runs.value, run];
-  const total = { matched: 0, done: 0, unchanged: 0, refused: new Map<string, number>() };
-  try {
-    for (const body of found.bodies) {
-      let cursor: string | null = null;
-      do {
-        if (!(await resumed(id))) return;
-        const answer: Answer = await post<Answer>(`/api/tasks/${action}`, {
-          ...body,
-          reason,
-          ...(cursor && { cursor }),
-        });
-        total.matched += answer.matched;
-        total.done += answer.done;
-        total.unchanged += answer.unchanged;
-        for (const each of answer.refused)
-          total.refused.set(each.reason, (total.refused.get(each.reason) ?? 0) + each.count);
-        change(id, { ...total, refused: new Map(total.refused) });
-        cursor = answer.nextCursor;
-      } while (cursor !== null);
+  if ("filter" in target) {
+    const body = { action, ...found.bodies[0], reason };
+    const operation = await post<Operation>("/api/operations", body, { idempotencyKey: key });
+    runs.value = [...runs.value, { ...run, operation: operation.id, ...shownOf(operation) }];
+    await follow(key, operation.id);
+    return;
+  }
+  const total = { done: 0, unchanged: 0, refused: [] as Run["refused"] };
+  for (const body of found.bodies) {
+    const answer = await post<Answer>(`/api/tasks/${action}`, { ...body, reason });
+    total.done += answer.done;
+    total.unchanged += answer.unchanged;
+    total.refused.push(...answer.refused);
+  }
+  runs.value = [...runs.value, { ...run, ...total, state: "done" }];
+}
+
+const shownOf = ({ counts, state, stateReason, progress }: Operation): Partial<Run> => ({
+  done: counts.done,
+  unchanged: counts.unchanged,
+  refused: counts.refused,
+  state,
+  progress,
+  error: state === "failed" ? (stateReason ?? "") : "",
+});
+
+const isOver = (state: Run["state"]) => state === "done" || state === "stopped" || state === "failed";
+
+/** Read an operation until it has ended or its card is closed. */
+async function follow(id: string, operation: string): Promise<void> {
+  while (isShown(id)) {
+    await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
+    try {
+      const now = await get<Operation>(`/api/operations/${encodeURIComponent(operation)}`, { noted: false });
+      change(id, shownOf(now));
+      if (isOver(now.state)) return;
+    } catch (error) {
+      // It goes on without us; a service that is away is asked again.
+      if (!(error as ApiError).isOutage) return change(id, { state: "failed", error: (error as Error).message });
     }
-    change(id, { state: "done" });
+  }
+}
+
+async function tell(run: Run, command: "pause" | "resume" | "stop"): Promise<void> {
+  try {
+    const body = command === "resume" ? undefined : {};
+    const now = await post<Operation>(`/api/operations/${encodeURIComponent(run.operation ?? "")}/${command}`, body);
+    change(run.id, shownOf(now));
   } catch (error) {
-    change(id, { state: "failed", error: (error as ApiError).message });
+    toast((error as Error).message, "failed");
   }
 }
 
@@ -240,38 +279,42 @@ function BulkCard({ run }: { run: Run }) {
   const close = () => {
     runs.value = runs.value.filter((each) => each.id !== run.id);
   };
-  const button = (label: string, state: Run["state"]): ComponentChildren => (
-    <button type="button" class="small" onClick={() => change(run.id, { state })}>
-      {label}
-    </button>
-  );
   return (
     <div class="card run-card">
       <div>
         <b>
           {plural(run.done, "task")} {past}
         </b>
-        {run.state === "running" && ", running …"}
-        {run.state === "paused" && ", paused"}
-        {run.state === "stopped" && ", stopped"}
+        {run.state !== "done" && `, ${run.state}`}
+        {run.progress !== null && !isOver(run.state) && ` ${Math.floor(100 * run.progress)} %`}
         <span class="muted"> · {run.what}</span>
         {run.unchanged > 0 && <p class="meta">{count(run.unchanged)} not changed</p>}
-        {[...run.refused].map(([reason, number]) => (
-          <p key={reason} class="meta">
-            {count(number)}: {reason}
+        {run.refused.map((each) => (
+          <p key={each.reason} class="meta">
+            {count(each.count)}: {each.reason}
           </p>
         ))}
         {run.error && <p class="field-error">{run.error}</p>}
       </div>
-      {run.state === "running" && button("Pause", "paused")}
-      {run.state === "paused" && button("Go on", "running")}
-      {(run.state === "running" || run.state === "paused") && button("Stop", "stopped")}
-      {run.state === "done" && run.action !== "delete" && run.done > 0 && <a href={run.link}>See them</a>}
-      {run.state !== "running" && run.state !== "paused" && (
-        <button type="button" class="quiet small" aria-label="Close" onClick={close}>
-          <Icon name="x" size={14} />
+      {run.operation && run.state === "running" && (
+        <button type="button" class="small" onClick={() => tell(run, "pause")}>
+          Pause
         </button>
       )}
+      {run.operation && run.state === "paused" && (
+        <button type="button" class="small" onClick={() => tell(run, "resume")}>
+          Go on
+        </button>
+      )}
+      {run.operation && !isOver(run.state) && (
+        <button type="button" class="small" onClick={() => tell(run, "stop")}>
+          Stop
+        </button>
+      )}
+      {run.action !== "delete" && run.done > 0 && <a href={run.link}>See them</a>}
+      <button type="button" class="quiet small" aria-label="Close" onClick={close}>
+        <Icon name="x" size={14} />
+      </button>
     </div>
   );
 }
