@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { merge, still } from "../src/live/merge.ts";
+import { apply, merge, still } from "../src/live/merge.ts";
 
 interface Row {
   id: string;
@@ -43,4 +43,21 @@ test("a row that new ones pushed off a full page is not said to be gone", () => 
 test("an answer that changes nothing is the same list, so nothing is drawn", () => {
   const shown = still([row("2"), row("1")]);
   assert.equal(merge(shown, [row("2"), row("1")], keyOf, 100, before), shown);
+});
+
+test("a change that is pushed goes into its row, a new one into the count, one that left is marked", () => {
+  const shown = still([row("3"), row("2"), row("1")]);
+  const next = apply(shown, [row("2", "PROCESSING"), row("4")], ["1", "9"], keyOf, true);
+  assert.deepEqual(
+    next.rows.map((each) => each.status),
+    ["WAITING", "PROCESSING", "WAITING"],
+  );
+  assert.deepEqual([[...next.gone], [...next.fresh]], [["1"], ["4"]]);
+  const back = apply(next, [row("1")], ["4"], keyOf, true);
+  assert.deepEqual([[...back.gone], [...back.fresh]], [[], []]);
+});
+
+test("a later page counts no new rows", () => {
+  const shown = still([row("2")]);
+  assert.equal(apply(shown, [row("4")], ["7"], keyOf, false), shown);
 });

@@ -209,4 +209,3 @@ async def check_accessible(page: Page) -> None:
 async def settled(page: Page) -> None:
     """Wait until nothing on the page is loading."""
     await expect(page.locator("[aria-busy=true]")).to_have_count(0)
-    await page.wait_for_load_state("networkidle")

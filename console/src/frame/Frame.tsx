@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { isUnreachable, lastAnswer } from "../api/client.ts";
+import { isHeldBack, isLive } from "../live/feed.ts";
 import { Icon } from "../parts/Icon.tsx";
 import { isTyping, useKeys } from "../parts/keys.ts";
 import { isPaused } from "../parts/resource.ts";
@@ -194,6 +195,15 @@ function LiveState() {
       </span>
     );
   if (isPaused.value) return <span class="live">paused</span>;
+  if (!isLive.value)
+    return (
+      <span
+        class="live"
+        title={isHeldBack.value ? "A proxy holds events back: see docs/push.md of the service" : undefined}
+      >
+        <span class="dot dot-polling" /> <span>{isHeldBack.value ? "polling: events are held back" : "polling"}</span>
+      </span>
+    );
   return (
     <span class="live live-on">
       <span class="dot" /> <span>live</span>

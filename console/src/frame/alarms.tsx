@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { get } from "../api/client.ts";
 import type { Schema } from "../api/types.ts";
+import { isLive, useLive } from "../live/feed.ts";
 import { Icon } from "../parts/Icon.tsx";
 import { usePoll } from "../parts/resource.ts";
 import { Shape } from "../parts/StateMark.tsx";
@@ -15,6 +16,7 @@ type Alarm = Schema<"AlarmInfo">;
 
 export const alarms = signal<Schema<"AlarmsAnswer"> | null>(null);
 const POLL_MS = 10_000;
+const LIVE_POLL_MS = 60_000;
 
 export function numberOf(answer: Schema<"AlarmsAnswer">): number {
   return answer.alarms.length + Object.values(answer.more).reduce((sum, each) => sum + each, 0);
@@ -24,8 +26,11 @@ export function AlarmStrip() {
   const found = usePoll(
     "alarms",
     (stop) => get<Schema<"AlarmsAnswer">>("/api/alarms", { signal: stop, noted: false }),
-    POLL_MS,
+    isLive.value ? LIVE_POLL_MS : POLL_MS,
   );
+  useLive("alarms", (message) => {
+    if (message.type === "alarms") alarms.value = { ...(message as unknown as Schema<"AlarmsAnswer">), readAt: "" };
+  });
   useEffect(() => {
     if (found.data) alarms.value = found.data;
   }, [found.data]);

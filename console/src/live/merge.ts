@@ -11,6 +11,9 @@ export interface Still<Row> {
   fresh: ReadonlySet<string>;
 }
 
+/** More are not counted. */
+export const MOST_FRESH = 1000;
+
 /** Start a list from its first answer. */
 export function still<Row>(rows: Row[]): Still<Row> {
   return { rows, gone: new Set(), fresh: new Set() };
@@ -48,6 +51,36 @@ export function merge<Row>(
   const fresh = new Set(answer.map(keyOf).filter((key) => !had.has(key)));
   if (!changed && sameSet(gone, shown.gone) && sameSet(fresh, shown.fresh)) return shown;
   return { rows: changed ? rows : shown.rows, gone, fresh };
+}
+
+/**
+ * Take rows that changed into the list: `rows` match, the keys in `left` do not. `isFirst`: the list is a first page, so
+ * that a row which is not shown is a new one.
+ */
+export function apply<Row>(
+  shown: Still<Row>,
+  rows: Row[],
+  left: string[],
+  keyOf: (row: Row) => string,
+  isFirst: boolean,
+): Still<Row> {
+  const changed = new Map(rows.map((row) => [keyOf(row), row]));
+  const had = new Set(shown.rows.map(keyOf));
+  const gone = new Set(shown.gone);
+  const fresh = new Set(shown.fresh);
+  for (const key of left) {
+    if (had.has(key)) gone.add(key);
+    fresh.delete(key);
+  }
+  for (const key of changed.keys()) {
+    gone.delete(key);
+    if (isFirst && !had.has(key) && fresh.size < MOST_FRESH) fresh.add(key);
+  }
+  const next = shown.rows.some((row) => changed.has(keyOf(row)))
+    ? shown.rows.map((row) => changed.get(keyOf(row)) ?? row)
+    : shown.rows;
+  if (next === shown.rows && sameSet(gone, shown.gone) && sameSet(fresh, shown.fresh)) return shown;
+  return { rows: next, gone, fresh };
 }
 
 function same(a: unknown, b: unknown): boolean {

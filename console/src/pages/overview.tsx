@@ -1,7 +1,9 @@
 import { useState } from "preact/hooks";
 import { get } from "../api/client.ts";
 import type { Ready, Schema, Stats } from "../api/types.ts";
+import { type LiveNumbers, withNow } from "../fold/numbers.ts";
 import { AlarmList } from "../frame/alarms.tsx";
+import { isLive, useLive } from "../live/feed.ts";
 import { Chart, type Series } from "../parts/Chart.tsx";
 import { useKeys } from "../parts/keys.ts";
 import { Meter } from "../parts/Meter.tsx";
@@ -24,6 +26,9 @@ const RANGES: [id: string, label: string][] = [
 ];
 const POLL_MS: Record<string, number> = { "1h": 3000, "24h": 15_000 };
 
+/** With live numbers: the window and the errors come from it. */
+const LIVE_POLL_MS = 10_000;
+
 type Pool = Schema<"PoolSummary">;
 
 const total = (numbers: Record<string, number | undefined>) =>
@@ -38,8 +43,12 @@ export default function Overview({ query }: PageProps) {
   const stats = usePoll(
     `stats ${from} ${to}`,
     (signal) => get<Stats>("/api/stats", { query: window, signal }),
-    isFixed ? 0 : (POLL_MS[from] ?? 15_000),
+    isFixed ? 0 : isLive.value ? LIVE_POLL_MS : (POLL_MS[from] ?? 15_000),
   );
+  const [now, setNow] = useState<LiveNumbers | null>(null);
+  useLive(isFixed ? null : "stats", (message) => {
+    if (message.type === "stats") setNow(message as unknown as LiveNumbers);
+  });
   const dead = usePoll(
     "dead letters",
     (signal) => get<Schema<"DeadLetterGroupsAnswer">>("/api/dead-letters/groups", { query: { by: "type" }, signal }),
@@ -52,7 +61,7 @@ export default function Overview({ query }: PageProps) {
     5000,
   );
   const ready = usePoll("ready", (signal) => get<Ready>("/health/ready", { signal, quiet: true }), 10_000);
-  const data = stats.data;
+  const data = stats.data && withNow(stats.data, now);
   // From the start of the first step, so that the list is as long as the number says.
   const since = data?.from ?? from;
   const ended = { endedSince: since, endedBefore: to };

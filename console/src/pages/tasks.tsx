@@ -1,7 +1,8 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get } from "../api/client.ts";
 import type { TaskPage, TaskSummary } from "../api/types.ts";
-import { merge, type Still, still } from "../live/merge.ts";
+import { isLive, type LiveMessage, useLive } from "../live/feed.ts";
+import { apply, MOST_FRESH, merge, type Still, still } from "../live/merge.ts";
 import { Chips, FilterBar } from "../parts/Chips.tsx";
 import { copyText } from "../parts/CopyButton.tsx";
 import { DataTable, Pager } from "../parts/DataTable.tsx";
@@ -25,6 +26,8 @@ import { filterOf, ID_START, isEmpty, isPreset, PRESETS } from "../text/taskFilt
 
 const LIMIT = 100;
 const POLL_MS = 3000;
+/** With live rows: only the numbers come from it. */
+const LIVE_POLL_MS = 10_000;
 const VIEWS: [id: string, label: string][] = [
   ["list", "list"],
   ["error", "by error"],
@@ -121,7 +124,11 @@ function TaskList({ filter, query }: { filter: URLSearchParams; query: URLSearch
   asking.set("count", "true");
   if (sort !== "-created") asking.set("sort", sort);
   if (cursor) asking.set("cursor", cursor);
-  const page = usePoll(`tasks ${asking}`, (signal) => get<TaskPage>("/api/tasks", { query: asking, signal }), POLL_MS);
+  const page = usePoll(
+    `tasks ${asking}`,
+    (signal) => get<TaskPage>("/api/tasks", { query: asking, signal }),
+    isLive.value ? LIVE_POLL_MS : POLL_MS,
+  );
   const [list, setList] = useState<Still<TaskSummary> | null>(null);
   const [peeked, setPeeked] = useState<string | null>(null);
   const [current, setCurrent] = useState<TaskSummary | null>(null);
@@ -137,6 +144,14 @@ function TaskList({ filter, query }: { filter: URLSearchParams; query: URLSearch
     setList((had) => (had && !anew ? merge(had, data.tasks, (task) => task.id, LIMIT, isBefore) : still(data.tasks)));
     // Each answer, also one that is as the last: the list that is asked for anew may be that one.
   }, [page.readAt]);
+  const isFirst = !cursor && sort === "-created";
+  useLive(`tasks:${filter}`, (message: LiveMessage) => {
+    if (message.type === "tasks") {
+      const { rows: changed, left, more } = message as unknown as { rows: TaskSummary[]; left: string[]; more: number };
+      setList((had) => had && apply(had, changed, left, (task) => task.id, isFirst));
+      if (more) page.reload();
+    } else if (message.type !== "open") page.reload();
+  });
   const select = (keys: ReadonlySet<string>) => {
     kept = { filter: String(filter), keys };
     setWhole(false);
@@ -236,7 +251,7 @@ function TaskList({ filter, query }: { filter: URLSearchParams; query: URLSearch
       )}
       {fresh > 0 && (
         <button type="button" class="pill" onClick={renew}>
-          {fresh >= LIMIT ? `${LIMIT}+` : fresh} new <kbd>n</kbd>
+          {fresh >= MOST_FRESH ? `${MOST_FRESH}+` : fresh} new <kbd>n</kbd>
         </button>
       )}
       <div class={peekedTask ? "with-peek" : ""}>

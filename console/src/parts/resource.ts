@@ -41,6 +41,9 @@ export function useResource<T>(
   const loader = useRef(load);
   loader.current = load;
   const again = useRef<() => void>(() => {});
+  const pace = useRef(every);
+  const replan = useRef<() => void>(() => {});
+  pace.current = every;
   // A new token reads everything again.
   const whole = `${token.value.slice(-16)} ${key}`;
   useEffect(() => {
@@ -53,9 +56,9 @@ export function useResource<T>(
     const visible = () => document.visibilityState !== "hidden";
     const plan = () => {
       clearTimeout(timer);
-      if (ended || !(every || failures) || !visible()) return;
+      if (ended || !(pace.current || failures) || !visible()) return;
       // Nobody answers: 1, 2, 4 … 30 s, with jitter.
-      const wait = failures ? Math.min(30_000, 1000 * 2 ** (failures - 1)) * (0.75 + Math.random() / 2) : every;
+      const wait = failures ? Math.min(30_000, 1000 * 2 ** (failures - 1)) * (0.75 + Math.random() / 2) : pace.current;
       timer = setTimeout(() => (isPaused.peek() && !failures ? plan() : run()), wait);
     };
     const run = async () => {
@@ -79,9 +82,10 @@ export function useResource<T>(
       }
       plan();
     };
-    const onVisibility = () => (visible() ? (every || failures) && run() : clearTimeout(timer));
+    const onVisibility = () => (visible() ? (pace.current || failures) && run() : clearTimeout(timer));
     document.addEventListener("visibilitychange", onVisibility);
     again.current = () => void run();
+    replan.current = () => state.peek().readAt && plan();
     void run();
     return () => {
       ended = true;
@@ -89,7 +93,9 @@ export function useResource<T>(
       running?.abort();
       document.removeEventListener("visibilitychange", onVisibility);
     };
-  }, [whole, every]);
+  }, [whole]);
+  // Another pace asks for nothing by itself.
+  useEffect(() => replan.current(), [every]);
   const reload = useMemo(() => () => again.current(), []);
   const { data, error, readAt, loading, key: had } = state.value;
   const own = had === whole;
