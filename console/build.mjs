@@ -101,12 +101,22 @@ async function bundle() {
     stdin: { contents: styleSheet(), loader: "css", resolveDir: HERE, sourcefile: "console.css" },
     entryNames: "console.[hash]",
   });
+  // The frame's files are asked for at once, not one after the other as each names the next.
+  const entry = Object.keys(app.metafile.outputs).find(
+    (name) => app.metafile.outputs[name].entryPoint === "src/app.tsx",
+  );
+  const preloads = [...closure(app.metafile, ["src/app.tsx"])]
+    .filter((name) => name !== entry)
+    .map((name) => `<link rel="modulepreload" href="assets/${basename(name)}">`)
+    .sort()
+    .join("\n");
   const files = new Map();
   for (const result of [workers, theme, app, styles])
     for (const file of result.outputFiles) files.set(`assets/${basename(file.path)}`, Buffer.from(file.contents));
   const style = basename(styles.outputFiles[0].path);
   const page = readFileSync(join(HERE, "index.html"), "utf8")
     .replace("THEME", `assets/${nameOf(theme.metafile, "src/theme.ts", ".js")}`)
+    .replace("PRELOADS", preloads)
     .replace("STYLE", `assets/${style}`)
     .replace("APP", `assets/${nameOf(app.metafile, "src/app.tsx", ".js")}`);
   files.set("index.html", Buffer.from(page));

@@ -59,6 +59,22 @@ async def test_a_tab_has_one_stream_for_all_its_parts_and_a_hidden_one_none(cons
     await expect(page.locator(".live")).to_contain_text("live")
 
 
+async def test_a_hidden_tab_leaves_its_stream_to_the_one_that_is_looked_at(
+    console: Console, stocked: Service
+) -> None:
+    """A browser has six connections for a host: without this, the seventh tab would load nothing."""
+    streams = stocked.container.open_streams
+    before = await console.open(stocked)
+    await expect(before.locator(".live")).to_contain_text("live")
+    for _ in range(7):
+        await show(before, "hidden")
+        page = await console.open(stocked)
+        await expect(page.locator(".live")).to_contain_text("live")
+        before = page
+
+    await wait_until(lambda: len(streams) == TOPICS, "one stream, of the last tab")
+
+
 async def test_a_thousand_rows_a_second_render_a_few_times_and_keep_the_page_bounded(
     console: Console, stocked: Service
 ) -> None:

@@ -48,6 +48,13 @@ export function useLive(topic: string | null, handler: Handler): void {
   useEffect(() => (topic === null ? undefined : subscribe(topic, (message) => latest.current(message))), [topic]);
 }
 
+/**
+ * A browser has six connections for a host. So a tab that opens its stream says so, and hidden ones let go of theirs at
+ * once, not only a while after they were hidden.
+ */
+const tabs = typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel("taskstream.live");
+const isHidden = () => document.visibilityState === "hidden";
+
 function plan(): void {
   clearTimeout(settle);
   settle = setTimeout(renew, SETTLE_MS);
@@ -61,7 +68,14 @@ function renew(): void {
   close?.();
   close = null;
   isLive.value = false;
-  if (wanted) close = open(topics);
+  if (!wanted) return;
+  if (isHidden()) {
+    // It is opened when the tab is looked at.
+    opened = "";
+    return;
+  }
+  tabs?.postMessage("opened");
+  close = open(topics);
 }
 
 function open(topics: string[]): () => void {
@@ -104,7 +118,17 @@ function deliver(message: LiveMessage): void {
   }
 }
 
-effect(() => {
-  token.value;
-  if (typeof document !== "undefined") plan();
-});
+function letGo(): void {
+  close?.();
+  close = null;
+  opened = "";
+}
+
+if (typeof document !== "undefined") {
+  effect(() => {
+    token.value;
+    plan();
+  });
+  document.addEventListener("visibilitychange", () => !isHidden() && plan());
+  if (tabs) tabs.onmessage = () => isHidden() && letGo();
+}
