@@ -17,7 +17,7 @@ ROUNDS = 20
 """Frames of a feed at a thousand rows a second: what five seconds bring, at four frames a second."""
 ROWS_OF_A_FRAME = 200
 TOPICS = 2
-"""Of the overview. Each takes a place among the open streams."""
+"""Of the overview, and of the list of tasks. Each takes a place among the open streams."""
 MOST_RENDERS = 3 * ROUNDS
 
 
@@ -26,17 +26,26 @@ def frame(**message: Any) -> str:
 
 
 async def test_rows_and_numbers_change_as_it_happens_without_a_poll(console: Console, api: Service) -> None:
+    console.allow("Failed to load resource")
     task_id = await api.alice.submit({"payload": 1})
-    await console.context.clock.install()  # no timer of the page runs, so nothing polls
     page = await console.open(api, "/tasks")
-    await page.clock.run_for(1_000)  # the stream opens
-    await expect(page.locator(".live")).to_contain_text("live")
     await expect(rows(page)).to_have_count(1)
+    streams = api.container.open_streams
+    await wait_until(lambda: len(streams) == TOPICS, "the stream with the topics of the page")
+    await expect(page.locator(".live")).to_contain_text("live")
+    held: list[Route] = []
+
+    async def hold(route: Route) -> None:
+        held.append(route)
+
+    await page.route("**/api/tasks?**", hold)  # no poll is answered from here on
     await api.alice.done("POST", f"/api/task/{task_id}/cancel")
     await expect(rows(page).first).to_contain_text("cancelled")
     await api.alice.submit({"payload": 2})
 
     await expect(page.get_by_role("button", name="1 new")).to_be_visible()
+    for route in held:
+        await route.abort()
 
 
 async def test_a_tab_has_one_stream_for_all_its_parts_and_a_hidden_one_none(console: Console, stocked: Service) -> None:
@@ -59,9 +68,7 @@ async def test_a_tab_has_one_stream_for_all_its_parts_and_a_hidden_one_none(cons
     await expect(page.locator(".live")).to_contain_text("live")
 
 
-async def test_a_hidden_tab_leaves_its_stream_to_the_one_that_is_looked_at(
-    console: Console, stocked: Service
-) -> None:
+async def test_a_hidden_tab_leaves_its_stream_to_the_one_that_is_looked_at(console: Console, stocked: Service) -> None:
     """A browser has six connections for a host: without this, the seventh tab would load nothing."""
     streams = stocked.container.open_streams
     before = await console.open(stocked)

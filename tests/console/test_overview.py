@@ -46,6 +46,11 @@ async def test_what_needs_a_person_comes_first_and_is_quiet_when_all_is_well(
     async def all_is_well(route: Route) -> None:
         await route.fulfill(json={"alarms": [], "more": {}, "readAt": "2026-01-01T00:00:00Z"})
 
+    async def missing(route: Route) -> None:
+        await route.fulfill(status=404, json={"title": "Not Found", "detail": "no such path", "status": 404})
+
+    console.allow("404")
+    await page.route("**/api/live**", missing)
     await page.route("**/api/alarms", all_is_well)
     await page.reload()
     await page.get_by_role("link", name="Overview").click()
@@ -101,6 +106,15 @@ async def test_an_error_and_a_pool_lead_to_their_tasks(console: Console, stocked
     await expect(page.locator("table.data tbody tr")).to_have_count(2)
 
 
+async def test_what_changed_in_the_range_is_listed_with_who_did_it(console: Console, stocked: Service) -> None:
+    page = await console.open(stocked)
+    changes = page.get_by_role("region", name="Changes")
+    await expect(changes.get_by_role("row").filter(has_text="server registered")).to_contain_text("root")
+    await changes.get_by_role("link", name="gpu-1").first.click()
+
+    await expect(page).to_have_url(re.compile("#/fleet/gpu-1$"))
+
+
 async def test_users_see_their_own_numbers_and_no_pools(console: Console, stocked: Service) -> None:
     page = await console.open(stocked, subject="alice", roles=("user",))
     await expect(tile(page, "waiting")).to_contain_text("6")
@@ -116,7 +130,7 @@ async def test_an_empty_service_shows_the_three_first_steps(console: Console, ap
 
 
 async def test_the_overview_asks_few_things(console: Console, stocked: Service) -> None:
-    """One request for each of stats, alarms, dead letters, pools, health and the caller."""
+    """And of each only once, until its next poll or the live stream."""
     asked: list[str] = []
     console.context.on("request", lambda request: asked.append(request.url.removeprefix(stocked.url).split("?")[0]))
     page = await console.open(stocked)
@@ -127,8 +141,11 @@ async def test_the_overview_asks_few_things(console: Console, stocked: Service) 
     assert calls == [
         "/api/alarms",
         "/api/dead-letters/groups",
+        "/api/live",
+        "/api/log",
         "/api/me",
         "/api/pools",
         "/api/stats",
+        "/api/tasks/count",
         "/health/ready",
     ]

@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { get } from "../api/client.ts";
 import type { Ready, Schema, Stats } from "../api/types.ts";
 import { type LiveNumbers, withNow } from "../fold/numbers.ts";
@@ -18,6 +18,7 @@ import { href, navigate, setQuery } from "../router.ts";
 import { hasPage, type PageProps } from "../routes.ts";
 import { readsAll } from "../session.ts";
 import { groupHref } from "../tasks/ErrorGroups.tsx";
+import { StandsOut } from "../tasks/Facets.tsx";
 import { clock, count, duration, plural } from "../text/format.ts";
 
 const RANGES: [id: string, label: string][] = [
@@ -61,6 +62,19 @@ export default function Overview({ query }: PageProps) {
     5000,
   );
   const ready = usePoll("ready", (signal) => get<Ready>("/health/ready", { signal, quiet: true }), 10_000);
+  const changes = usePoll(
+    `changes ${from} ${to} ${readsAll.value}`,
+    async (signal) =>
+      readsAll.value
+        ? (
+            await get<Schema<"LogAnswer">>("/api/log", {
+              query: { log: "fleet", since: from, until: to, limit: 50 },
+              signal,
+            })
+          ).entries
+        : [],
+    isFixed ? 0 : 15_000,
+  );
   const data = stats.data && withNow(stats.data, now);
   // From the start of the first step, so that the list is as long as the number says.
   const since = data?.from ?? from;
@@ -155,12 +169,13 @@ export default function Overview({ query }: PageProps) {
       {isEmpty ? (
         <FirstSteps />
       ) : data ? (
-        <Charts stats={data} asTable={asTable} onTable={() => setAsTable(!asTable)} />
+        <Charts stats={data} changes={changes.data ?? []} asTable={asTable} onTable={() => setAsTable(!asTable)} />
       ) : (
         <Skeleton rows={6} />
       )}
       <div class="overview-lists">
         <TopErrors stats={data} since={since} before={to} />
+        {readsAll.value ? <Changes changes={changes.data} error={changes.error} /> : null}
         {readsAll.value ? <Pools pools={pools.data} ready={ready.data} error={pools.error} /> : null}
       </div>
       <p class="muted meta">
@@ -219,7 +234,20 @@ function Tiles({ tiles, stale }: { tiles: Tile[]; stale: boolean }) {
   );
 }
 
-function Charts({ stats, asTable, onTable }: { stats: Stats; asTable: boolean; onTable: () => void }) {
+type Change = Schema<"LogEntryInfo">;
+
+function Charts({
+  stats,
+  changes,
+  asTable,
+  onTable,
+}: {
+  stats: Stats;
+  changes: Change[];
+  asTable: boolean;
+  onTable: () => void;
+}) {
+  const marks = useMemo(() => changes.map((change) => Date.parse(change.at)), [changes]);
   const times = stats.series.map((point) => Date.parse(point.at));
   const of = (pick: (point: Stats["series"][number]) => number | null) => stats.series.map(pick);
   const flow: Series[] = [
@@ -248,6 +276,7 @@ function Charts({ stats, asTable, onTable }: { stats: Stats; asTable: boolean; o
           summary={`${plural(window.finished, "task")} finished and ${count(window.failed)} failed in the range`}
           times={times}
           series={flow}
+          marks={marks}
           asTable={asTable}
           onRange={range}
         />
@@ -284,6 +313,8 @@ function Charts({ stats, asTable, onTable }: { stats: Stats; asTable: boolean; o
 function TopErrors({ stats, since, before }: { stats: Stats | undefined; since: string; before: string | undefined }) {
   const errors = stats?.errors ?? [];
   const query = new URLSearchParams({ endedSince: since, ...(before && { endedBefore: before }) });
+  const failures = new URLSearchParams(query);
+  failures.set("status", "FAILED");
   return (
     <section class="card" aria-label="Top errors">
       <h2>
@@ -313,6 +344,7 @@ function TopErrors({ stats, since, before }: { stats: Stats | undefined; since: 
           </tbody>
         </table>
       )}
+      {stats && stats.window.failed > 0 && <StandsOut filter={failures} />}
     </section>
   );
 }
@@ -375,6 +407,52 @@ function Pools({ pools, ready, error }: { pools: Pool[] | undefined; ready: Read
                   <td class="number">
                     <When at={pool.oldestWaiting} />
                   </td>
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+      )}
+    </section>
+  );
+}
+
+const CHANGES_SHOWN = 8;
+
+/** `ServerWentOffline`: server went offline. */
+const inWords = (event: string) => event.replace(/(?!^)([A-Z])/g, " $1").toLowerCase();
+
+const PAGES: Record<string, string> = { server: "/fleet/{id}", type: "/types/{id}" };
+
+/** What changed in the range: servers, types, pauses and limits. The diamonds of the chart. */
+function Changes({ changes, error }: { changes: Change[] | undefined; error: Error | null }) {
+  if (error && !changes) return <Problem error={error} />;
+  return (
+    <section class="card" aria-label="Changes">
+      <h2>{hasPage("#/log") ? <a href={href("/log", {}, { log: "fleet" })}>Changes</a> : "Changes"}</h2>
+      {!changes ? (
+        <Skeleton rows={4} />
+      ) : changes.length === 0 ? (
+        <p class="muted">No server, type, pool or limit changed in this time.</p>
+      ) : (
+        <table class="data">
+          <tbody>
+            {changes.slice(0, CHANGES_SHOWN).map((change) => {
+              const page = PAGES[change.subject.kind];
+              return (
+                <tr key={change.sequence}>
+                  <td class="number">
+                    <When at={change.at} />
+                  </td>
+                  <td>
+                    {page ? (
+                      <a href={href(page, { id: change.subject.id })}>{change.subject.id}</a>
+                    ) : (
+                      `${change.subject.kind} ${change.subject.id}`
+                    )}
+                  </td>
+                  <td class="wide">{inWords(change.event)}</td>
+                  <td class="muted">{change.by.kind === "user" ? change.by.id : change.by.kind}</td>
                 </tr>
               );
             })}

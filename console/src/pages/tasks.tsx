@@ -150,7 +150,7 @@ function TaskList({ filter, query }: { filter: URLSearchParams; query: URLSearch
       const { rows: changed, left, more } = message as unknown as { rows: TaskSummary[]; left: string[]; more: number };
       setList((had) => had && apply(had, changed, left, (task) => task.id, isFirst));
       if (more) page.reload();
-    } else if (message.type !== "open") page.reload();
+    } else page.reload(); // `open` too: what happened between the last answer and the stream is in neither
   });
   const select = (keys: ReadonlySet<string>) => {
     kept = { filter: String(filter), keys };

@@ -32,6 +32,8 @@ interface Props {
   onRange?: (from: number, to: number) => void;
   /** Logarithmic values: durations. */
   log?: boolean;
+  /** Instants at which something changed, milliseconds: a line with a diamond on top. */
+  marks?: number[];
 }
 
 const plain = (value: number) => value.toLocaleString("en-US", { maximumFractionDigits: 2 });
@@ -118,6 +120,7 @@ export function Chart(props: Props) {
         }),
       ],
       hooks: {
+        draw: [(self) => drawMarks(self, latest.current.marks ?? [], colour("warning"))],
         setSelect: [
           (self) => {
             const { left, width } = self.select;
@@ -141,7 +144,7 @@ export function Chart(props: Props) {
       plot.current = null;
     };
   }, [shape, height, dark, zone, asTable, log, Boolean(onRange)]);
-  useEffect(() => plot.current?.setData(data), [data]);
+  useEffect(() => plot.current?.setData(data), [data, props.marks]);
   return (
     <figure class="chart" aria-label={title}>
       <figcaption>
@@ -199,6 +202,31 @@ export function Chart(props: Props) {
       )}
     </figure>
   );
+}
+
+const MARK = 4;
+
+function drawMarks(plot: uPlot, marks: number[], colour: string): void {
+  const { ctx: pen, bbox } = plot;
+  pen.save();
+  pen.strokeStyle = pen.fillStyle = colour;
+  pen.setLineDash([2, 3]);
+  for (const at of marks) {
+    const x = plot.valToPos(at / 1000, "x", true);
+    if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    const size = MARK * devicePixelRatio;
+    pen.beginPath();
+    pen.moveTo(x, bbox.top + 2 * size);
+    pen.lineTo(x, bbox.top + bbox.height);
+    pen.stroke();
+    pen.beginPath();
+    pen.moveTo(x, bbox.top);
+    pen.lineTo(x + size, bbox.top + size);
+    pen.lineTo(x, bbox.top + 2 * size);
+    pen.lineTo(x - size, bbox.top + size);
+    pen.fill();
+  }
+  pen.restore();
 }
 
 /** Diagonal lines: what is below the axis is told apart without its colour. */
