@@ -104,6 +104,20 @@ async def test_editing_a_server_sends_what_changed_and_keeps_its_key(
     assert (server["hasApiKey"], server["labels"]) == (True, {"gpu": "h100"})
 
 
+async def test_an_edit_does_not_overwrite_what_somebody_else_changed_meanwhile(
+    service: Service, backend: BackendServer, console: Console
+) -> None:
+    await service.admin.register(backend, "gpu-1")
+    console.allow("412")
+    page = await console.open(service, "/fleet/gpu-1/edit")
+    await page.get_by_label("Weight").fill("7")
+    await service.admin.done("PATCH", "/api/servers/gpu-1", {"weight": 3})
+    await page.get_by_role("button", name="Save").first.click()
+
+    await expect(page.get_by_role("alert")).to_contain_text("Somebody else changed it since you read it.")
+    assert (await service.admin.done("GET", "/api/servers/gpu-1"))["weight"] == 3
+
+
 async def test_selected_servers_are_drained_with_a_reason_and_one_is_resumed(
     service: Service, backend: BackendServer, console: Console
 ) -> None:

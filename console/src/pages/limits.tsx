@@ -1,6 +1,6 @@
 /** Shares between owners: what is set, what is used, and whom it holds. */
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, del, get, post, put } from "../api/client.ts";
+import { ApiError, call, del, get, post, put } from "../api/client.ts";
 import type { Schema } from "../api/types.ts";
 import {
   type Choice,
@@ -225,9 +225,16 @@ function Quota({ limits, policy }: { limits: Limits; policy: "waiting" | "stored
 
 function EditDialog({ owner, onClose, onDone }: { owner: string; onClose: () => void; onDone: () => void }) {
   const path = `/api/owners/${encodeURIComponent(owner)}/limits`;
-  const read = usePoll(`limits ${owner}`, (signal) => get<Limits>(path, { signal }), 0);
+  const read = usePoll(`limits ${owner}`, (signal) => call<Limits>("GET", path, { signal }), 0);
   return read.data ? (
-    <LimitsForm owner={owner} path={path} limits={read.data} onClose={onClose} onDone={onDone} />
+    <LimitsForm
+      owner={owner}
+      path={path}
+      limits={read.data.body}
+      etag={read.data.etag}
+      onClose={onClose}
+      onDone={onDone}
+    />
   ) : (
     <Dialog
       title={`Limits of ${owner}`}
@@ -247,12 +254,15 @@ function LimitsForm({
   owner,
   path,
   limits,
+  etag,
   onClose,
   onDone,
 }: {
   owner: string;
   path: string;
   limits: Limits;
+  /** Of what was read: somebody else's change since then is not overwritten. */
+  etag: string | null;
   onClose: () => void;
   onDone: () => void;
 }) {
@@ -268,7 +278,7 @@ function LimitsForm({
     setError(null);
     try {
       const body = limitsBody(draft);
-      if (body) await put(path, body);
+      if (body) await put(path, body, { ifMatch: etag ?? undefined });
       else await del(path);
       toast(body ? `The limits of ${owner} apply now.` : `${owner} has the limits of the service.`);
       onDone();
