@@ -15,7 +15,8 @@ export const useServers = () =>
 export const useGone = () =>
   usePoll(
     "gone",
-    async (signal) => (await get<Schema<"ServerPage">>("/api/servers", { signal, query: { removed: true } })).servers,
+    async (signal) =>
+      (await get<Schema<"ServerPage">>("/api/servers", { signal, query: { removed: true, since: "24h" } })).servers,
     15_000,
   );
 

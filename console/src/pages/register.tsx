@@ -197,6 +197,8 @@ function Form({
   const preset = presets.find((each) => PRESET + each.name === draft.program);
   const about = preset ? preset.description : PROGRAMS.find(([value]) => value === draft.program)?.[2];
   const changes = editing ? patchOf(before.current, draft) : null;
+  /** The stored key is never sent to what is only tried. */
+  const lacksKey = editing && (server?.hasApiKey ?? false) && !draft.apiKey && !draft.removesKey;
 
   return (
     <>
@@ -210,7 +212,7 @@ function Form({
           </>
         }
       >
-        {shows("predict") && (
+        {shows("predict") && !lacksKey && (
           <button type="button" disabled={isWrong} onClick={() => setTrying(true)}>
             Try with a payload…
           </button>
@@ -306,6 +308,7 @@ function Form({
               <CheckResult
                 check={check}
                 checking={checking}
+                lacksKey={lacksKey}
                 onCheck={reach}
                 onChoose={(program) => {
                   set({ program });
@@ -513,11 +516,13 @@ function Part({ title, children }: { title: string; children: ComponentChildren 
 function CheckResult({
   check,
   checking,
+  lacksKey,
   onCheck,
   onChoose,
 }: {
   check: Check | null;
   checking: boolean;
+  lacksKey: boolean;
   onCheck: () => void;
   onChoose: (program: string) => void;
 }) {
@@ -527,6 +532,7 @@ function CheckResult({
       <button type="button" class="small" disabled={checking} onClick={onCheck}>
         <Icon name="refresh-cw" size={14} /> {checking ? "Asking…" : "Check now"}
       </button>
+      {check && lacksKey && <p class="muted">It was asked without the stored key.</p>}
       {check?.health && (
         <p>
           <ServerMark
