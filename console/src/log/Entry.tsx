@@ -5,7 +5,7 @@ import { Fact, Facts } from "../parts/Facts.tsx";
 import { Icon } from "../parts/Icon.tsx";
 import { Exact } from "../parts/time.tsx";
 import { href } from "../router.ts";
-import { bytes, instant } from "../text/format.ts";
+import { bytes, instant, shortId } from "../text/format.ts";
 import { subjectRoute } from "./filters.ts";
 
 export type LogEntry = Schema<"LogEntryInfo">;
@@ -15,10 +15,10 @@ export const entryKey = (entry: Pick<LogEntry, "log" | "sequence">): string => `
 
 export function Subject({ entry }: { entry: LogEntry }) {
   const route = subjectRoute(entry.subject.kind, entry.subject.id);
+  const name = entry.subject.kind === "task" ? shortId(entry.subject.id) : entry.subject.id;
   return (
     <span class="cut-id" title={entry.subject.id}>
-      <span class="muted">{entry.subject.kind}</span>{" "}
-      {route ? <a href={route}>{entry.subject.id}</a> : entry.subject.id}
+      <span class="muted">{entry.subject.kind}</span> {route ? <a href={route}>{name}</a> : name}
     </span>
   );
 }

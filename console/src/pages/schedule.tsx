@@ -144,7 +144,7 @@ export default function SchedulePage({ params }: PageProps) {
       </PageHead>
       {schedule.paused && (
         <p class="card">
-          <b>Paused.</b> {schedule.pauseReason || "No reason was given."} Runs that are due meanwhile are missed (
+          <b>Paused{schedule.pauseReason && `: ${schedule.pauseReason}`}.</b> Runs that are due meanwhile are missed (
           {schedule.missed === "skip" ? "skipped" : `the latest ${schedule.catchUp} are caught up`}).
         </p>
       )}

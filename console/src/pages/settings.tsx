@@ -21,18 +21,20 @@ export default function Settings() {
   return (
     <>
       <PageHead title="Settings" />
-      <div class="two-columns">
-        <You />
-        <Preferences />
+      <div class="stack">
+        <div class="two-columns">
+          <You />
+          <Preferences />
+        </div>
+        <Service />
+        {readsAll.value && <Workers />}
+        {isAdmin.value && <ServiceSettings />}
+        <p class="muted">
+          <a href="licenses.txt" target="_blank" rel="noreferrer">
+            Licences of what this console is made of
+          </a>
+        </p>
       </div>
-      <Service />
-      {readsAll.value && <Workers />}
-      {isAdmin.value && <ServiceSettings />}
-      <p class="muted">
-        <a href="licenses.txt" target="_blank" rel="noreferrer">
-          Licences of what this console is made of
-        </a>
-      </p>
     </>
   );
 }
