@@ -328,8 +328,8 @@ def _of_type(it: TypeLoad, situation: Situation) -> Iterator[Alarm]:
     if not it.is_served and unserved:
         yield _alarm(
             "type-without-server",
-            f"No server that is online and not in maintenance serves the type {it.name}, and {_tasks(it.waiting)} waiting "
-            "for one. Register one, or bring one back.",
+            f"No server that is online and not in maintenance serves the type {it.name}, and {_tasks(it.waiting)} "
+            "waiting for one. Register one, or bring one back.",
             link,
             subject,
             waiting=it.waiting,
