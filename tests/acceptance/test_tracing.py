@@ -85,7 +85,7 @@ async def test_a_task_is_one_trace_from_its_caller_to_servers_and_webhooks(up: U
     assert not [secret for secret in SECRETS if secret in said.replace(task_id, "")]
 
 
-async def test_tasks_of_a_batch_are_linked_to_its_submission_and_an_accepted_attempt_ends_its_span(
+async def test_tasks_of_a_batch_are_linked_to_it_and_an_accepted_attempt_ends_its_span(
     up: Up, collector: OtlpCollector
 ) -> None:
     async with BackendServer(accept) as backend, clients_of(up.url) as service:

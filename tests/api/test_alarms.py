@@ -163,7 +163,7 @@ async def test_a_schedule_that_cannot_submit_is_its_owners_alarm_and_nobody_else
         await no_alarm(service.alice, "schedule-failed")
 
 
-async def test_a_webhook_that_the_service_disabled_is_an_alarm_and_one_its_owner_did_is_not(nats_url: str) -> None:
+async def test_a_webhook_that_the_service_disabled_is_an_alarm_and_its_owner_s_choice_not(nats_url: str) -> None:
     async with HookReceiver(answers(410)) as receiver, running_service(nats_url) as service:
         webhook_id, _ = await register_webhook(service.alice, receiver, events=["task.submitted"])
         off_id, _ = await register_webhook(service.alice, receiver, events=["task.failed"])

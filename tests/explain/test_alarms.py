@@ -136,7 +136,7 @@ def test_a_quiet_service_has_no_alarm() -> None:
 # Nothing starts although slots are free
 
 
-def test_a_queue_that_stands_still_for_half_a_minute_is_an_alarm_and_before_that_none() -> None:
+def test_a_queue_that_stands_still_is_an_alarm_after_half_a_minute() -> None:
     before = stuck(since=NOW - alarms.STUCK_AFTER + timedelta(seconds=1))
 
     assert kinds(stuck=[before]) == []
@@ -237,7 +237,7 @@ def test_of_a_thousand_servers_offline_fifty_are_listed_and_the_others_counted()
 
 
 @given(st.lists(st.sampled_from(KINDS), unique=True))
-def test_alarms_of_different_parts_do_not_hide_each_other_and_critical_ones_come_first(chosen: list[str]) -> None:
+def test_alarms_of_different_parts_are_all_listed_and_critical_ones_first(chosen: list[str]) -> None:
     parts: dict[str, Any] = {}
     for kind in chosen:
         for name, value in SITUATIONS[kind].items():
