@@ -30,6 +30,11 @@ class Terminal:
         if self.pid == 0:
             os.execvpe(COMMAND[0], [*COMMAND, *arguments], given)
         self.resize(columns, rows)
+        self.modes: list[int] = [self._modes()]
+        """Local modes of the terminal (echo, whole lines, signals) at the start and at the end."""
+
+    def _modes(self) -> int:
+        return int(termios.tcgetattr(self._terminal)[3])
 
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -47,6 +52,7 @@ class Terminal:
         if self.status is None:
             _, raw = os.waitpid(self.pid, 0)
             self.status = os.waitstatus_to_exitcode(raw)
+            self.modes.append(self._modes())
             os.close(self._terminal)
         return self.status
 

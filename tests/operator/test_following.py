@@ -19,6 +19,7 @@ pytestmark = pytest.mark.timeout(240)
 
 async def test_following_a_task_survives_a_restart_of_the_api(tmp_path: Path) -> None:
     processes = Processes(tmp_path)
+    following: subprocess.Popen[bytes] | None = None
     try:
         up = await processes.up(WORKERS="1")
         async with BackendServer(hold) as backend, clients_of(up.url) as service:
@@ -35,7 +36,7 @@ async def test_following_a_task_survives_a_restart_of_the_api(tmp_path: Path) ->
             assert following.poll() is None
             await up.serve()
             backend.let_go.set()
-            await wait_until(lambda: following.poll() is not None, "the command to end")
+            await wait_until(lambda: following is not None and following.poll() is not None, "the command to end")
             assert following.returncode == 0
             history = await service.alice.history(task)
         shown = [json.loads(line) for line in output.read_text().splitlines()]
@@ -43,4 +44,7 @@ async def test_following_a_task_survives_a_restart_of_the_api(tmp_path: Path) ->
         assert followed == [event["type"] for event in history]
         assert followed[-1] == "TaskSucceeded"
     finally:
+        if following is not None:
+            following.kill()
+            following.wait()
         processes.stop()

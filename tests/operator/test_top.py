@@ -24,6 +24,7 @@ def test_a_key_ends_it_and_the_terminal_is_as_before(known: Known, admin: dict[s
     terminal.shows("q: quit")
     terminal.type(key)
     assert terminal.ends() == 0
+    assert terminal.modes[0] == terminal.modes[1]
     assert terminal.output.index(ALTERNATE) < terminal.output.rindex(BACK)
     assert "\x1b[?25h" in terminal.output[terminal.output.rindex("q: quit") :]  # the cursor
 
