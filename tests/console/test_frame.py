@@ -156,7 +156,7 @@ async def prefixed(stocked: Service) -> AsyncIterator[str]:
         yield f"{proxy.base_url}/tools/tasks"
 
 
-async def test_the_console_works_under_a_path_prefix(console: Console, prefixed: str) -> None:
+async def test_the_console_works_under_a_path_prefix(prefixed: str, console: Console) -> None:
     page = await console.go(f"{prefixed}/")
     await page.get_by_label("Token").fill(token("root", "admin"))
     await page.get_by_role("button", name="Connect").click()

@@ -1,6 +1,6 @@
 /** Keys without a mouse. All that are active are listed by `?`. */
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { preferences } from "../preferences.ts";
 import { openDialogs } from "./Dialog.tsx";
 
@@ -28,7 +28,7 @@ export function useKeys(title: string, bindings: KeyBinding[]): void {
   const latest = useRef(bindings);
   latest.current = bindings;
   const signature = bindings.map((each) => each.key).join(" ");
-  useEffect(() => {
+  useLayoutEffect(() => {
     const group: KeyGroup = {
       title,
       bindings: latest.current.map((each, index) => ({
