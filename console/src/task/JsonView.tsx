@@ -29,6 +29,8 @@ const ROW = 20;
 /** Characters of a string in its line; the rest is shown on request. */
 const LONGEST_SHOWN = 240;
 const LONGEST_IN_DIALOG = 1_000_000;
+/** A text with no more lines is seen as a whole: it needs no search. */
+const SHORT = 24;
 /** A text with more lines starts folded to its outline. */
 const UNFOLDED = 2_000;
 const CLASSES = ["", "json-key", "json-string", "json-number", "json-word", "json-bad"];
@@ -74,36 +76,38 @@ export function JsonView({ json, label }: { json: JsonText; label: string }) {
   };
   return (
     <div class="json">
-      <div class="viewer-bar">
-        <input
-          type="search"
-          aria-label={`Find in ${label}`}
-          placeholder="Find"
-          value={query}
-          onInput={(event) => {
-            setQuery(event.currentTarget.value);
-            setAt(-1);
-          }}
-          onKeyDown={(event) => {
-            if (event.key === "Enter" && found.length) {
-              event.preventDefault();
-              show((at + (event.shiftKey ? -1 : 1) + found.length) % found.length);
-            }
-          }}
-        />
-        {query && (
-          <span class="muted meta number" role="status">
-            {found.length ? `${at + 1} of ${found.length}` : "not found"}
-          </span>
-        )}
-        <span class="grow" />
-        <button type="button" class="quiet small" onClick={() => setFolded(deeperThan(json, 1))}>
-          Fold
-        </button>
-        <button type="button" class="quiet small" onClick={() => setFolded(new Set())}>
-          Unfold
-        </button>
-      </div>
+      {json.lines.length > SHORT && (
+        <div class="viewer-bar">
+          <input
+            type="search"
+            aria-label={`Find in ${label}`}
+            placeholder="Find"
+            value={query}
+            onInput={(event) => {
+              setQuery(event.currentTarget.value);
+              setAt(-1);
+            }}
+            onKeyDown={(event) => {
+              if (event.key === "Enter" && found.length) {
+                event.preventDefault();
+                show((at + (event.shiftKey ? -1 : 1) + found.length) % found.length);
+              }
+            }}
+          />
+          {query && (
+            <span class="muted meta number" role="status">
+              {found.length ? `${at + 1} of ${found.length}` : "not found"}
+            </span>
+          )}
+          <span class="grow" />
+          <button type="button" class="quiet small" onClick={() => setFolded(deeperThan(json, 1))}>
+            Fold
+          </button>
+          <button type="button" class="quiet small" onClick={() => setFolded(new Set())}>
+            Unfold
+          </button>
+        </div>
+      )}
       <div
         class="viewer mono"
         ref={box}

@@ -386,7 +386,7 @@ function PhaseTable({ phases, attempts }: { phases: Phase[]; attempts: Attempt[]
                   {duration(((phase.to ?? phase.from) - phase.from) / 1000)}
                 </td>
                 <td>{isRun && <Safe text={attempt?.server ?? ""} />}</td>
-                <td>
+                <td class="wide">
                   {isRun && attempt ? (
                     `${OUTCOME_WORDS[attempt.outcome]} ${attempt.kind}`
                   ) : (
