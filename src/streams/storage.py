@@ -55,6 +55,8 @@ class SpaceLimit(NamedTuple):
     kind: LimitedBy
     used: int
     limit: int
+    disk: int | None = None
+    """Size of the disk, if it is the limit: `limit` shrinks with each other file on it, and the reserve must not."""
 
     @property
     def free(self) -> int:
@@ -82,12 +84,13 @@ class Space(Struct, frozen=True, kw_only=True):
 def space_of(limits: Sequence[SpaceLimit], used_bytes: int, reserve_bytes: int | None) -> Space:
     """Return the space by the limit with the least free bytes.
 
-    `reserve_bytes` None: RESERVED_SHARE of that limit, MOST_RESERVED at most.
+    `reserve_bytes` None: RESERVED_SHARE of that limit or of the whole disk, MOST_RESERVED at most.
     """
     if not limits:
         return Space(used_bytes=used_bytes)
     first = min(limits, key=lambda limit: limit.free)
-    reserve = min(int(RESERVED_SHARE * first.limit), MOST_RESERVED) if reserve_bytes is None else reserve_bytes
+    whole = first.limit if first.disk is None else first.disk
+    reserve = min(int(RESERVED_SHARE * whole), MOST_RESERVED) if reserve_bytes is None else reserve_bytes
     return Space(
         used_bytes=first.used,
         limit_bytes=first.limit,
@@ -225,8 +228,8 @@ class StoreSpace(Service):
             limits.append(SpaceLimit("server", used, self._server_limit * self._replicas))
         if self._folder is not None:
             with contextlib.suppress(OSError):
-                free = (await asyncio.to_thread(shutil.disk_usage, self._folder)).free
-                limits.append(SpaceLimit("disk", used, used + free))
+                disk = await asyncio.to_thread(shutil.disk_usage, self._folder)
+                limits.append(SpaceLimit("disk", used, used + disk.free, disk.total))
         if self._stream_limits or time.monotonic() > self._streams_at + STREAMS_SECONDS:
             self._stream_limits = await _stream_limits(self._reading, self._streams)
             self._streams_at = time.monotonic()

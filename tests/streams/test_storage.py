@@ -55,6 +55,12 @@ def test_a_reserve_is_what_is_set_or_a_twentieth_a_gibibyte_at_most() -> None:
     assert [reserved(GB, 7), reserved(GB, 0)] == [7, 0]
 
 
+def test_other_files_on_the_disk_take_nothing_from_the_reserve() -> None:
+    filled_by_others = SpaceLimit("disk", 1_000, 1_000 + GB // 100, disk=10 * GB)
+
+    assert space_of([filled_by_others], 1_000, None).reserve_bytes == GB // 2
+
+
 def test_each_threshold_is_said_once_until_it_was_left_by_two_percent() -> None:
     threshold = Threshold()
 
