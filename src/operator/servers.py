@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..runtime.failures import EXIT_FAILED
 from .client import decode, path
 from .commands import EVENTS_PAGE, NounCommands, OperatorSession, events_number, name_and_value
 from .event_lines import event_line
-from .failures import WrongUsage
+from .failures import CommandFailed, ServiceRefused, WrongUsage
 from .inputs import json_object, parse_json, read_json_file
 from .nouns import Body, change, show, sure, yes_option
 from .output import Column
@@ -23,6 +24,7 @@ from .text import Styled, clock_time, number, pairs, plain, shown, state, when, 
 
 DRAIN_POLL_SECONDS = 1.0
 LONGEST_KEY_FILE = 64 * 1024
+NOT_FOUND = 404
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -188,8 +190,20 @@ def _facts(session: OperatorSession, server: Body) -> Iterable[tuple[str, object
 
 
 async def show_server(session: OperatorSession) -> int:
-    """Print one server."""
-    return await show(session, path("servers", session.options.server), _facts)
+    """Print one server. Of one that was removed, say what may be done."""
+    server = session.options.server
+    try:
+        return await show(session, path("servers", server), _facts)
+    except ServiceRefused as refusal:
+        if refusal.http_status != NOT_FOUND:
+            raise
+        with contextlib.suppress(ServiceRefused):
+            newest = [("before", "end"), ("limit", "1")]
+            events = (await session.client.get(path("servers", server, "events"), newest)).body["events"]
+            if events and events[0]["event"]["type"] == "ServerRemoved":
+                text = f"{server} was removed: see `servers events {server}`; `servers restore {server}` brings it back"
+                raise CommandFailed(text, refusal.status) from None
+        raise
 
 
 async def print_events(session: OperatorSession) -> int:
@@ -248,9 +262,16 @@ async def register(session: OperatorSession) -> int:
     if done["reset"]:
         output.note(f"set back to their defaults: {words(done['reset'])}")
     if detected := done.get("detected"):
-        output.line(f"it speaks {detected['dialect'] or 'nothing known'}: {detected['reason']}")
+        output.line(_detection(detected))
     output.note(f"`taskstream servers show {done['id']}` shows its first health check")
     return 0
+
+
+def _detection(found: Mapping[str, Any]) -> str:
+    """Say what a server was found to speak, or how to name it."""
+    if found["dialect"]:
+        return f"it speaks {found['dialect']}"
+    return f"it gets no tasks: {found['reason']}, or, if it was written for Taskstream, register its /predict without"
 
 
 def registration(options: argparse.Namespace) -> dict[str, Any]:
@@ -357,7 +378,7 @@ async def detect(session: OperatorSession) -> int:
 
     def found(answer: Body) -> str:
         applied = "; it applies" if answer["applied"] else ""
-        return f"{answer['dialect'] or 'unknown'}{applied}: {answer['reason']}"
+        return f"{answer['dialect']}{applied}" if answer["dialect"] else f"unknown: {answer['reason']}"
 
     return await change(session, "POST", path("servers", session.options.server, "detect"), None, found)
 

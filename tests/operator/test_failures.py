@@ -60,6 +60,13 @@ def test_what_does_not_exist_is_status_3(known: Known, admin: dict[str, str]) ->
     refused(taskstream("servers", "show", "../pools", env=admin), 3)
 
 
+def test_a_removed_server_is_status_3_with_the_way_back(known: Known, admin: dict[str, str]) -> None:
+    assert taskstream("servers", "register", "gone", "http://127.0.0.1:9/predict", env=admin).status == 0
+    assert taskstream("servers", "remove", "gone", "--yes", env=admin).status == 0
+
+    refused(taskstream("servers", "show", "gone", env=admin), 3, "gone was removed", "servers restore gone")
+
+
 def test_a_refused_token_is_status_4_and_is_named(known: Known, admin: dict[str, str]) -> None:
     user = admin | {"TASKSTREAM_TOKEN": token("alice")}
     refused(taskstream("servers", "show", "sync", env=user), 4, "TASKSTREAM_TOKEN")
