@@ -42,7 +42,7 @@ test("a filter of an owner alone selects everything of that owner", () => {
 test("a filter is said in words", () => {
   assert.equal(
     inWords(new URLSearchParams("status=FAILED&type=resize&endedSince=1h")),
-    "failed · type resize · endedSince 1h",
+    "failed · type resize · ended since 1h",
   );
   assert.equal(inWords(new URLSearchParams()), "all tasks");
 });

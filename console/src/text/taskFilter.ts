@@ -97,12 +97,26 @@ export function bulkFilter(filter: URLSearchParams): Record<string, unknown> {
   return found;
 }
 
+/** Names of filters that are no words. */
+const LABELS: Record<string, string> = {
+  shape: "error group",
+  minRun: "ran at least",
+  endedSince: "ended since",
+  endedBefore: "ended before",
+  createdSince: "submitted since",
+  createdBefore: "submitted before",
+  startedSince: "started since",
+  startedBefore: "started before",
+  updatedSince: "changed since",
+  updatedBefore: "changed before",
+};
+
 /** Say a filter in words: `failed · type resize · ended since 1h`. */
 export function inWords(filter: URLSearchParams): string {
   const parts: string[] = [];
   for (const name of new Set(filter.keys())) {
     const values = filter.getAll(name).join(" or ");
-    parts.push(name === "status" ? values.toLowerCase() : `${name} ${values}`);
+    parts.push(name === "status" ? values.toLowerCase() : `${LABELS[name] ?? name} ${values}`);
   }
   return parts.join(" · ") || "all tasks";
 }
