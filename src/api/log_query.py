@@ -23,10 +23,10 @@ from ..projections.log_entries import (
 )
 from ..projections.log_pages import LogPage, LogPlace, LogReader, parse_place
 from ..streams.turns import Turns
-from ..wire.fields import filter_instant
 from .auth.access import READERS_OF_ALL
 from .auth.authenticator import Identity
 from .parameters import read_choices
+from .task_filter import within_reach
 
 PAGES_AT_ONCE = 4
 """Pages of a process that are read at the same time; each may read 16 MiB."""
@@ -75,8 +75,8 @@ def entry_filter(
         name=about.name if about else "",
         name_owner=about.name_owner if about else "",
         owner=visible_to(identity),
-        since=filter_instant(since, now, "since"),
-        before=filter_instant(until, now, "until"),
+        since=within_reach(since, now, "since"),
+        before=within_reach(until, now, "until"),
     )
 
 
@@ -124,7 +124,7 @@ class LogPages:
             if name == "before":
                 return LogPlace(at=at_entry.at, sequences={log: int(found[2]) - 1})
             return at_entry
-        instant = filter_instant(given, now, name)
+        instant = within_reach(given, now, name)
         return LogPlace(at=instant, sequences={}) if instant is not None else None
 
     async def _has_few_tasks(self, owner: str) -> bool:

@@ -211,8 +211,8 @@ def task_filter(identity: Identity, given: TaskSelection, use: Use) -> TaskQuery
 
     def span(name: str, since: int | str | None, before: int | str | None, word: str = "Since") -> Span:
         return Span(
-            _within_reach(since, now, _place(f"{name}{word}", use)),
-            _within_reach(before, now, _place(f"{name}Before", use)),
+            within_reach(since, now, _place(f"{name}{word}", use)),
+            within_reach(before, now, _place(f"{name}Before", use)),
         )
 
     is_after = given.created_since is None
@@ -266,7 +266,7 @@ def dead_letter_filter(
         raise InvalidInput("the status of every dead letter is FAILED; leave it out", _place("status", use))
     if unknown := wanted.failures - KINDS:
         raise InvalidInput(f"{min(unknown)!r} is not one of {', '.join(sorted(KINDS))}", _place("kind", use))
-    failed = Span(_within_reach(since, now, _place("since", use)), _within_reach(before, now, _place("before", use)))
+    failed = Span(within_reach(since, now, _place("since", use)), within_reach(before, now, _place("before", use)))
     latest = [at for at in (wanted.ended.since, failed.since) if at is not None]
     earliest = [at for at in (wanted.ended.before, failed.before) if at is not None]
     return replace(
@@ -329,7 +329,7 @@ def _check_batch(batch_id: str, owner: str | None, use: Use) -> None:
         raise NotFound("batch", ref.id)
 
 
-def _within_reach(given: int | str | None, now: datetime, path: str) -> datetime | None:
+def within_reach(given: int | str | None, now: datetime, path: str) -> datetime | None:
     """Return an instant of a client, moved to the nearest one at which tasks can exist. Raises InvalidInput."""
     at = filter_instant(given, now, path)
     return None if at is None else min(max(at, EARLIEST), LATEST)

@@ -321,6 +321,8 @@ class LogReader:
 
     async def place_of(self, name: LogName, sequence: int) -> LogPlace | None:
         """Return the place after an entry of a log; None if there is no such entry. Raises StoreError."""
+        if sequence < 1:  # NATS refuses it
+            return None
         source = next(source for source in LOGS if source.name == name)
         position = await position_at(self._connection, source.stream, sequence)
         at = instant_of(position) if position is not None else None

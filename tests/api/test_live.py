@@ -12,6 +12,7 @@ import pytest
 
 from taskstream.api.live import channels, log_lines, task_rows
 from taskstream.api.live.channels import LiveListener, frame
+from taskstream.api.live.topics import UNKNOWN_PLACE, read_places, read_topics
 from taskstream.errors import TooManyStreams
 from testkit.backend import BackendServer, hold
 from testkit.service import Client, Service, running_service, token
@@ -145,6 +146,20 @@ async def test_a_client_that_was_away_for_too_long_is_told_to_read_its_list_agai
         assert await stream.until(is_type("reset"))
     async with live(api.alice, "tasks:", last=last.replace("=", "=9999")) as stream:
         assert await stream.until(is_type("reset"))
+
+
+@pytest.mark.parametrize("place", ["²", "9" * 5000, "x", "-1", "1\ndata: forged", "\ud800"])
+@pytest.mark.parametrize("topic", ["tasks:", "log:"])
+async def test_a_place_that_makes_no_sense_resets_the_topic(api: Service, topic: str, place: str) -> None:
+    query = urlencode({"topic": topic, "after": f"{read_topics([topic])[0].digest}={place}"}, errors="surrogatepass")
+
+    async with opened(api.alice, f"/api/live?{query}") as stream, asyncio.timeout(PATIENCE_SECONDS):
+        following = aiter(stream)
+        assert [(await anext(following)).data["type"] for _ in range(2)] == ["open", "reset"]
+
+
+def test_a_place_is_never_sent_back_as_further_lines_of_the_stream() -> None:
+    assert read_places("ab=1\ndata: forged|cd=12") == {"ab": UNKNOWN_PLACE, "cd": "12"}
 
 
 # Numbers, alarms, the fleet

@@ -163,6 +163,8 @@ async def test_one_reads_from_any_entry_and_any_instant(api: Service) -> None:
     assert all(entry["at"] < middle["at"] for entry in until["entries"])
     assert (await page(api.admin, "before=1h"))["entries"] == []
     assert (await page(api.admin, "since=1970-01-01T00:00:00Z&until=1h"))["entries"] == []
+    assert (await page(api.admin, "until=9999-12-31T23:59:59Z"))["entries"]
+    assert (await page(api.admin, "after=9999-12-31T23:59:59Z"))["entries"] == []
 
 
 async def test_entries_are_filtered_by_log_event_actor_and_subject(api: Service) -> None:
@@ -216,7 +218,8 @@ async def test_an_owner_with_many_tasks_sees_the_same_by_searching(
     [
         ("log=others", "log"), ("event=TaskExploded", "event"), ("subject=gpu-3", "subject"),
         ("subject=task:1", "subject"),
-        ("before=yesterday", "before"), ("after=tasks:999999", "after"), ("before=1.1&after=1.1", "after"),
+        ("before=yesterday", "before"), ("after=tasks:999999", "after"), ("before=tasks:0", "before"),
+        ("before=1.1&after=1.1", "after"),
         ("limit=501", "limit"), ("actor=", "actor"), ("since=soon", "since"),
     ],
 )  # fmt: skip

@@ -300,6 +300,17 @@ async def test_a_filter_by_a_payload_of_others_needs_the_permission(service: Ser
     assert len((await own.done("GET", f"/api/tasks?{query}"))["tasks"]) == 2
 
 
+async def test_an_admin_without_the_permission_sends_no_results_elsewhere(service: Service, told: Told) -> None:
+    path = f"/api/webhooks/{told.ids['webhook_id']}"
+    restricted = service.bearing(bearer("eve", "admin", payloads=False))
+    webhook = await restricted.done("GET", path)
+    elsewhere = {"url": "http://127.0.0.1:1/mine"}
+
+    assert (await restricted.call("PATCH", path, elsewhere)).status == 403
+    assert (await restricted.done("PATCH", path, {"url": webhook["url"], "description": "d"}))["description"] == "d"
+    assert (await service.admin.done("PATCH", path, elsewhere))["url"] == elsewhere["url"]
+
+
 async def test_ones_own_bodies_are_always_readable(service: Service, told: Told) -> None:
     shown = await answers(service.bearing(bearer("alice", "user", payloads=False)), told)
 

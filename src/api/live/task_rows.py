@@ -31,6 +31,8 @@ LINGER_SECONDS = 0.05
 """How long the reader of the log waits for further events: it wakes less often."""
 TRIES = 8
 """How often a place that is ahead of this process is waited for."""
+LONGEST_SEQUENCE = 19
+"""Digits of a sequence."""
 MOST_CAUGHT_UP = 5_000
 """Events that a listener may be behind; further behind, the page reads its list again."""
 
@@ -201,12 +203,13 @@ class RowsChannel(Channel):
     async def catch_up(self, place: str) -> list[LiveFrame]:
         """Return the rows of what changed since a place; `reset` if that is too much or not known."""
         reading = self._container.reading
+        is_place = place.isascii() and place.isdigit() and len(place) <= LONGEST_SEQUENCE
         for _ in range(TRIES):  # another process may have been ahead
             end = self._end
-            if not place.isdigit() or int(place) <= end:
+            if not is_place or int(place) <= end:
                 break
             await asyncio.sleep(FLUSH_SECONDS)
-        if not place.isascii() or not place.isdigit() or not end - MOST_CAUGHT_UP <= int(place) <= end:
+        if not is_place or not end - MOST_CAUGHT_UP <= int(place) <= end:
             return [frame("reset", str(end))]
         after, refs = int(place), dict[TaskRef, None]()
         while after < end:

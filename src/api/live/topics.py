@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -32,6 +33,9 @@ MOST_TOPICS = 20
 LONGEST_TOPIC = 2_000
 LONGEST_ID = 8 * 1024
 LONGEST_PLACE = 4 * 1024
+UNKNOWN_PLACE = "-"
+_PLACE = re.compile(rf"[!-~]{{1,{LONGEST_PLACE}}}", re.ASCII)
+"""It is sent back as it came: a line feed in it would be a line of the stream."""
 _LISTS = frozenset({"status", "type", "pool", "server", "priority", "kind", "hold"})
 _NAMED = {"label.": "labels", "payload.": "payload"}
 _LOG_PARAMETERS = frozenset({"log", "event", "actor", "subject"})
@@ -122,11 +126,16 @@ def _at_topic() -> Iterator[None]:
 
 
 def read_places(event_id: str | None) -> Mapping[str, str]:
-    """Return the places in an id, by the digests of their topics; none of a text that is no id."""
+    """Return the places in an id, by the digests of their topics; none of a text that is no id.
+
+    A place that is none becomes UNKNOWN_PLACE, which resets its topic.
+    """
     if not event_id or len(event_id) > LONGEST_ID:
         return {}
     parts = (part.partition("=") for part in event_id.split("|"))
-    return {digest: place for digest, _, place in parts if digest and place}
+    return {
+        digest: place if _PLACE.fullmatch(place) else UNKNOWN_PLACE for digest, _, place in parts if digest and place
+    }
 
 
 def write_places(places: Iterable[tuple[LiveTopic, str]]) -> str:

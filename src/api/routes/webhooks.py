@@ -25,7 +25,7 @@ from ...streams.log import Guard
 from ...streams.topology.definitions import TASKS, WEBHOOKS
 from ...vault.secrets import new_signing_secret
 from ...webhooks.figures import WebhookFigures
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, guarded, origin, owned_ref, tag
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_bodies, guarded, origin, owned_ref, tag
 from ..bodies import read_as
 from ..parameters import Cursor, IfMatch, Limit, Owner, WebhookId, page_of, read_id_cursor, selected_owner
 from ..routing import RouteHandler, Routes
@@ -112,7 +112,9 @@ def _with_secret(webhook: Registered, secret: str) -> WebhookSecret:
 async def change(
     container: Container, request: ApiRequest, ref: WebhookRef, webhook: Registered, body: WebhookChange
 ) -> Registered:
-    """Change a webhook within its owner's quota, and return it; to disable it is always possible."""
+    """Change a webhook within its owner's quota, and return it; to disable it is always possible. Raises Forbidden."""
+    if isinstance(body.url, str) and body.url != webhook.settings.url:
+        check_bodies(request.user, ref.owner)
     command = ChangeWebhook(
         url=body.url if isinstance(body.url, str) else None,
         events=kinds_of(body.events) if isinstance(body.events, list) else None,
@@ -201,7 +203,10 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
         webhook_id: WebhookId,
         if_match: IfMatch = None,  # noqa: ARG001 - read by `guarded`
     ) -> WebhookSummary:
-        """Change the fields in the body and leave the others. Deliveries not yet sent go to the new URL."""
+        """Change the fields in the body and leave the others. Deliveries not yet sent go to the new URL.
+
+        The URL of another user's webhook is changed by admins who may read the user's results: it receives them.
+        """
         ref, webhook = await find_webhook(container, request, webhook_id, "admin")
         body = await read_as(request, WebhookChange, depth)
         if isinstance(body.url, str) or body.active is True:
