@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Whatever can go wrong outside of the program is one line on stderr; a traceback is a defect of the program.
     """
+    _open_closed_outputs()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser(given[:1]).parse_args(given)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -65,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError):
             _discard_output()  # the output may be what failed
     return status
+
+
+def _open_closed_outputs() -> None:
+    """Give stdout and stderr a place to go if the caller has closed them (`>&-`)."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _discard_output() -> None:

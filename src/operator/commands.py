@@ -140,6 +140,9 @@ def name_and_value(text: str) -> tuple[str, str]:
     return name, value
 
 
+UNEXPECTED = "the answer is not of the form that this version reads: do --url and this command have the same version?"
+
+
 def report(failure: CommandFailed) -> int:
     """Write a failure as one line on stderr; return its exit status."""
     print(f"taskstream: {plain(failure)}", file=sys.stderr)
@@ -152,6 +155,8 @@ def _runner(run: Command) -> Callable[[argparse.Namespace], int]:
             return asyncio.run(_within(run, options))
         except CommandFailed as failure:
             return report(failure)
+        except (AttributeError, KeyError, TypeError) as error:
+            return report(CommandFailed(f"{UNEXPECTED} ({type(error).__name__}: {error})"))
 
     return start
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -155,13 +157,14 @@ def test_a_busy_service_is_status_7_and_says_when_to_try_again(admin: dict[str, 
 @pytest.mark.parametrize(
     ("status", "headers", "body", "text"),
     [
+        (200, {"Content-Type": "application/json"}, b'{"tasks": [{"id": 5}]}', "same version"),
         (200, {}, b"<html>hello</html>", "Taskstream"),
         (200, {}, b'{"tasks": 7}', "Taskstream"),
         (404, {}, b"<html>not here</html>", "Taskstream"),
         (302, {"Location": "https://elsewhere.example/"}, b"", "--url"),
         (500, {}, b"\x1b[31m", "Taskstream"),
     ],
-    ids=["a page", "another shape", "no problem document", "a redirect", "escape sequences"],
+    ids=["a page", "other rows", "another shape", "no problem document", "a redirect", "escape sequences"],
 )
 def test_another_program_at_the_url_is_one_line(
     admin: dict[str, str], status: int, headers: dict[str, str], body: bytes, text: str
@@ -182,3 +185,11 @@ def test_a_redirect_does_not_get_the_token(admin: dict[str, str]) -> None:
     ):
         assert taskstream("tasks", "list", env=settings_for(url)).status == 1
     assert asked == []
+
+
+def test_a_closed_output_is_no_fault_of_the_program() -> None:
+    ran = subprocess.run(
+        ["bash", "-c", 'exec "$0" -m taskstream settings >&- 2>&-', sys.executable], capture_output=True, check=False
+    )
+
+    assert ran.returncode == 0
