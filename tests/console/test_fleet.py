@@ -265,7 +265,7 @@ async def test_a_user_sees_no_fleet_and_only_their_own_limits_and_dead_letters(
 ) -> None:
     page = await console.open(stocked, "/dead-letters", subject="bob", roles=("user",))
     await expect(page.get_by_text("Nothing has failed for good.")).to_be_visible()
-    await expect(page.get_by_role("navigation", name="Pages").get_by_text("Fleet")).to_have_count(0)
+    await expect(page.get_by_role("navigation", name="Pages", exact=True).get_by_text("Fleet")).to_have_count(0)
     await page.get_by_role("link", name="Limits").click()
     await expect(page.get_by_role("heading", name="Quotas")).to_be_visible()
     await expect(page.get_by_text("alice")).to_have_count(0)

@@ -83,7 +83,7 @@ async def test_pages_have_no_serious_finding_of_axe_and_fit_narrow_screens(
 async def test_the_rail_of_a_phone_opens_and_closes(console: Console, stocked: Service) -> None:
     page = await console.open(stocked)
     await page.set_viewport_size(PHONE)
-    rail = page.get_by_role("navigation", name="Pages")
+    rail = page.get_by_role("navigation", name="Pages", exact=True)
     await expect(rail).to_be_hidden()
     await page.get_by_role("button", name="Pages").click()
     await rail.get_by_role("link", name="Tasks", exact=True).click()
@@ -160,7 +160,7 @@ async def test_the_console_works_under_a_path_prefix(prefixed: str, console: Con
     page = await console.go(f"{prefixed}/")
     await page.get_by_label("Token").fill(token("root", "admin"))
     await page.get_by_role("button", name="Connect").click()
-    await page.get_by_role("navigation", name="Pages").get_by_role("link", name="Tasks", exact=True).click()
+    await page.get_by_role("navigation", name="Pages", exact=True).get_by_role("link", name="Tasks", exact=True).click()
 
     await expect(page.get_by_role("row")).to_have_count(16)
     assert page.url == f"{prefixed}/console/#/tasks"

@@ -153,7 +153,12 @@ function Bar() {
       >
         <Icon name="menu" size={20} />
       </button>
-      <button type="button" class="search" aria-label="Search or paste an id" onClick={() => setOverlay("palette")}>
+      <button
+        type="button"
+        class="search"
+        aria-label={`Search or paste an id ${MOD} K`}
+        onClick={() => setOverlay("palette")}
+      >
         <Icon name="search" /> <span>Search or paste an id</span> <kbd>{MOD} K</kbd>
       </button>
       <span class="bar-space" />
