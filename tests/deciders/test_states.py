@@ -381,7 +381,7 @@ def test_every_change_of_a_webhook_is_folded_with_every_field() -> None:
 
     assert hook() == HOOK
     assert hook(WebhookChanged(settings=other)) == replace(HOOK, settings=other, changed_at=at(1))
-    assert hook(disabled) == replace(HOOK, active=False, disabled_reason="410", changed_at=at(1))
+    assert hook(disabled) == replace(HOOK, active=False, disabled_reason="410", disabled_by=BY, changed_at=at(1))
     assert hook(disabled, WebhookEnabled(after=20)) == replace(HOOK, after=20, enablings=1, changed_at=at(2))
     assert hook(disabled, WebhookEnabled(after=20), disabled, WebhookEnabled(after=20)) == replace(
         HOOK, after=20, enablings=2, changed_at=at(4)
