@@ -106,7 +106,7 @@ async def test_the_examples_of_all_pages_run_in_bash(nats_url: str, backend: Bac
         for page in RUN_IN_BASH:
             text = "".join(block.text for block in BLOCKS if block.page == page and block.language == "bash")
             text = in_test(text, ports).replace("https://example.org/hooks/tasks", "https://8.8.8.8/hooks/tasks")
-            await run(text, tmp_path)
+            await run(text, tmp_path, TASKSTREAM_URL=service.url)
 
 
 async def test_the_tour_of_the_readme_runs(tmp_path: Path) -> None:
