@@ -113,6 +113,8 @@ async def test_a_long_history_is_read_by_the_page(api: Service) -> None:
 
 
 LARGEST = {
+    "/api/log": 500,
+    "/api/servers/{server_id}/events": 1_000,
     "/api/queue/tasks": 1_000,
     "/api/active-tasks": 1_000,
     "/api/servers": 5_000,
@@ -124,7 +126,13 @@ LARGEST = {
 
 async def test_a_page_larger_than_the_largest_is_refused_in_every_list(api: Service) -> None:
     paths = (await api.admin.done("GET", "/openapi.json"))["paths"]
-    examples = {"task_id": ref(1).id, "batch_id": f"{ref(1).id[:24]}00~alice", "webhook_id": ref(1).id}
+    examples = {
+        "task_id": ref(1).id,
+        "batch_id": f"{ref(1).id[:24]}00~alice",
+        "webhook_id": ref(1).id,
+        "schedule_id": ref(1).id,
+        "server_id": "gpu-1",
+    }
     lists = [
         path
         for path, operations in paths.items()
