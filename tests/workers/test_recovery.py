@@ -10,6 +10,8 @@ import pytest
 import taskstream.workers.dispatch.dispatcher
 import taskstream.workers.dispatch.queues
 import taskstream.workers.timers
+from taskstream.api.alarm_desk import AlarmDesk
+from taskstream.api.operation_runner import OperationRunner
 from taskstream.container import FleetFollower
 from taskstream.index.indexer import Indexer
 from taskstream.runtime.service import SHORTEST_PAUSE_SECONDS, Service
@@ -36,7 +38,8 @@ from testkit.service import running_service
 from testkit.ticks import ticking
 from testkit.waiting import wait_until
 
-OF_A_WORKER = {
+OF_BOTH = {
+    *(AlarmDesk, OperationRunner),
     *(
         FleetFollower,
         StoreSpace,
@@ -104,7 +107,7 @@ async def test_while_nats_is_away_no_service_spins_and_the_process_says_that_it_
     async with running_service(nats.url) as service:
         await service.admin.register(backend, "one")
         connections = (service.container.appending, service.container.reading, service.container.consuming)
-        assert {type(each) for each in service.container.services} == OF_A_WORKER
+        assert {type(each) for each in service.container.services} == OF_BOTH
         await end(nats, *connections)
         runs.clear()
 
