@@ -19,6 +19,7 @@ from testkit.waiting import free_port, until_ok
 from .test_deploy import DOCKERFILE, ROOT
 
 STEP_SECONDS = 280
+pytestmark = pytest.mark.timeout(900)  # it installs every package, three times
 SECRETS = {"SEAL_KEYS": "", "LOG_FORMAT": "json"}
 
 

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from testkit.nats import running_nats
 from testkit.service import running_service, token
 
-EXAMPLES = 15
+EXAMPLES = 10
 """Of each operation. More find no more in the time there is."""
 
 
@@ -109,6 +109,7 @@ def known(address: Address) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(900)  # some two hundred operations
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: f"with_{mode.value}_requests")
 def test_the_service_answers_as_described(address: Address, known: dict[str, str], mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{address.url}/openapi.json", timeout=60)
