@@ -62,7 +62,7 @@ EVERYBODY = None
 
 
 class IndexFigures(NamedTuple):
-    """What the index says."""
+    """Counts of the index that alarms need."""
 
     waiting: Mapping[str, int]
     """By type."""

@@ -46,7 +46,7 @@ async def loads_of_owners(container: Container, owners: Sequence[str]) -> dict[s
 
 
 class LimitEffect(NamedTuple):
-    """What other limits would do to an owner's tasks."""
+    """The effect that other limits would have on an owner's tasks."""
 
     would_hold: int
     would_release: int

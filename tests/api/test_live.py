@@ -158,6 +158,12 @@ async def test_a_place_that_makes_no_sense_resets_the_topic(api: Service, topic:
         assert [(await anext(following)).data["type"] for _ in range(2)] == ["open", "reset"]
 
 
+@pytest.mark.parametrize("topic", ["stats", "alarms", "fleet"])
+async def test_a_place_in_a_topic_that_has_none_changes_nothing(api: Service, topic: str) -> None:
+    async with live(api.admin, topic, last=f"{read_topics([topic])[0].digest}=5") as stream:
+        assert await stream.until(is_type(topic))
+
+
 def test_a_place_is_never_sent_back_as_further_lines_of_the_stream() -> None:
     assert read_places("ab=1\ndata: forged|cd=12") == {"ab": UNKNOWN_PLACE, "cd": "12"}
 

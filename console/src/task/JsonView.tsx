@@ -2,6 +2,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { CopyButton } from "../parts/CopyButton.tsx";
 import { Dialog } from "../parts/Dialog.tsx";
+import { FindField } from "../parts/FindField.tsx";
 import { Icon } from "../parts/Icon.tsx";
 import { plural } from "../text/format.ts";
 import {
@@ -78,27 +79,19 @@ export function JsonView({ json, label }: { json: JsonText; label: string }) {
     <div class="json">
       {json.lines.length > SHORT && (
         <div class="viewer-bar">
-          <input
-            type="search"
-            aria-label={`Find in ${label}`}
-            placeholder="Find"
-            value={query}
-            onInput={(event) => {
-              setQuery(event.currentTarget.value);
+          <FindField
+            label={`Find in ${label}`}
+            query={query}
+            found={found.length}
+            at={at}
+            onQuery={(text) => {
+              setQuery(text);
               setAt(-1);
             }}
-            onKeyDown={(event) => {
-              if (event.key === "Enter" && found.length) {
-                event.preventDefault();
-                show((at + (event.shiftKey ? -1 : 1) + found.length) % found.length);
-              }
-            }}
-          />
-          {query && (
-            <span class="muted meta number" role="status">
-              {found.length ? `${at + 1} of ${found.length}` : "not found"}
-            </span>
-          )}
+            onGo={show}
+          >
+            {at + 1} of {found.length}
+          </FindField>
           <span class="grow" />
           <button type="button" class="quiet small" onClick={() => setFolded(deeperThan(json, 1))}>
             Fold

@@ -1,5 +1,6 @@
 /** Output and log lines as they come. It follows the end unless one scrolls up; only the rows in view are in the page. */
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { FindField } from "../parts/FindField.tsx";
 import { Icon } from "../parts/Icon.tsx";
 import { useKeys } from "../parts/keys.ts";
 import { count, plural } from "../text/format.ts";
@@ -53,27 +54,19 @@ export function LogView({ log, version, name, isLive, onOlder }: Props) {
   return (
     <div class="log">
       <div class="viewer-bar">
-        <input
-          type="search"
-          aria-label="Find in the output"
-          placeholder="Find"
-          value={query}
-          onInput={(event) => {
-            setQuery(event.currentTarget.value);
+        <FindField
+          label="Find in the output"
+          query={query}
+          found={found.length}
+          at={at}
+          onQuery={(text) => {
+            setQuery(text);
             setAt(-1);
           }}
-          onKeyDown={(event) => {
-            if (event.key === "Enter" && found.length) {
-              event.preventDefault();
-              show((at + (event.shiftKey ? -1 : 1) + found.length) % found.length);
-            }
-          }}
-        />
-        {query && (
-          <span class="muted meta number" role="status">
-            {found.length ? `${Math.max(0, at) + 1} of ${count(found.length)} lines` : "not found"}
-          </span>
-        )}
+          onGo={show}
+        >
+          {Math.max(0, at) + 1} of {count(found.length)} lines
+        </FindField>
         <span class="grow" />
         <span class="muted meta number">{plural(all, "line")}</span>
         {onOlder && (

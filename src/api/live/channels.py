@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import NamedTuple, TypeAlias
@@ -36,7 +37,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class LiveFrame(NamedTuple):
-    """What a topic sends at once."""
+    """A message of a topic, with its place."""
 
     data: bytes
     """The fields of a JSON object, without the braces: each listener adds its topic."""
@@ -145,7 +146,7 @@ class LiveListener:
         return None
 
 
-class Channel:
+class Channel(ABC):
     """A topic that is computed once for all its listeners."""
 
     is_picture = False
@@ -166,16 +167,19 @@ class Channel:
         """Return the place after what was published; empty: the topic has none."""
         return ""
 
-    async def ready(self) -> None:
+    async def ready(self) -> None:  # noqa: B027 - at once, unless a topic says otherwise
         """Return once nothing that happens from now on is missed."""
 
-    async def catch_up(self, place: str) -> list[LiveFrame]:
-        """Return what came after a place and before the frames that wait. Raises StoreError."""
-        raise NotImplementedError
+    async def catch_up(self, place: str) -> list[LiveFrame]:  # noqa: ARG002 - of topics that have places
+        """Return what came after a place and before the frames that wait: nothing, if a topic has no places.
 
+        Raises StoreError.
+        """
+        return []
+
+    @abstractmethod
     async def work(self) -> None:
         """Publish frames, without end. Raises StoreError."""
-        raise NotImplementedError
 
     def publish(self, made: LiveFrame) -> None:
         for subscription in self.subscriptions:
@@ -288,7 +292,7 @@ class Channels:
 
 
 class Shown(NamedTuple):
-    """What a picture shows now."""
+    """The present content of a picture."""
 
     frame: LiveFrame
     what: object

@@ -48,7 +48,7 @@ class LiveTopic(NamedTuple):
     text: str
     """As the client wrote it."""
     rest: str
-    """What comes after the colon."""
+    """The text after the colon."""
 
     @property
     def digest(self) -> str:
