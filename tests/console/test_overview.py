@@ -130,15 +130,16 @@ async def test_an_empty_service_shows_the_three_first_steps(console: Console, ap
 
 
 async def test_the_overview_asks_few_things(console: Console, stocked: Service) -> None:
-    """And of each only once, until its next poll or the live stream."""
-    asked: list[str] = []
-    console.context.on("request", lambda request: asked.append(request.url.removeprefix(stocked.url).split("?")[0]))
+    asked: set[str] = set()
+    console.context.on("request", lambda request: asked.add(request.url.removeprefix(stocked.url).split("?")[0]))
     page = await console.open(stocked)
     await expect(tile(page, "dead letters")).to_contain_text("3")
     await chart_is_drawn(page, "Ended per minute")
+    await expect(page.get_by_role("region", name="Changes").get_by_role("row").first).to_be_visible()
+    while "/api/live" not in asked:
+        await page.context.wait_for_event("request")
 
-    calls = sorted({path for path in asked if not path.startswith("/console")})
-    assert calls == [
+    assert sorted(path for path in asked if not path.startswith("/console")) == [
         "/api/alarms",
         "/api/dead-letters/groups",
         "/api/live",
