@@ -121,7 +121,7 @@ async def command_part(container: Container, operation: Operation, *, may_have_b
     action = ACTIONS[started.action]
     refs = [parse_task_id(task_id) for task_id in operation.ids]
     had = await _commanded(container, operation, refs) if may_have_begun and not started.dry_run else frozenset()
-    signed: Origin = {"by": Actor("user", started.owner), "cause": operation_cause(started.operation_id)}
+    signed: Origin = {"by": Actor("user", started.owner, operation.key), "cause": operation_cause(started.operation_id)}
     bulk = BulkCommand(
         container,
         signed,

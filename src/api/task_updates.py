@@ -137,7 +137,7 @@ def _reporter(
         return Reporter(kind="person"), actor(identity)
     # A backend may use another name than it was registered with; such a name is ignored.
     server_id = server_id if container.fleet.knows(server_id) else ""
-    return Reporter(kind="server", server_id=server_id), Actor("server", identity.subject)
+    return Reporter(kind="server", server_id=server_id), Actor("server", identity.subject, identity.key_id)
 
 
 def parse_update(body: bytes, task_id: str, max_depth: int) -> TaskUpdate:

@@ -41,6 +41,8 @@ class Operation(Struct, frozen=True, kw_only=True, tag="operation"):
     """Started; running, paused or over."""
 
     started: OperationStarted
+    key: str = ""
+    """Id of the API key that it was started with; empty: none was."""
     started_at: datetime
     changed_at: datetime
     page: int = 0
@@ -202,7 +204,7 @@ def evolve(state: OperationState, recorded: Recorded[OperationEvent]) -> Operati
     """
     event = recorded.event
     if isinstance(event, OperationStarted):
-        return Operation(started=event, started_at=recorded.at, changed_at=recorded.at)
+        return Operation(started=event, key=recorded.by.key, started_at=recorded.at, changed_at=recorded.at)
     if not isinstance(state, Operation):
         return state
     state = replace(state, changed_at=recorded.at)

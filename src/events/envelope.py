@@ -1,6 +1,6 @@
 """The envelope of an event: who caused it, when, and why.
 
-The wire form is JSON: `{"id", "at", "by": {"kind", "id"}, "cause", "event": {"type", …}}`.
+The wire form is JSON: `{"id", "at", "by": {"kind", "id", "key"?}, "cause", "event": {"type", …}}`.
 
 A stored event must decode in every later version. Add a field with a default; never rename, retype or drop one; a new
 meaning is a new event. `tests/events/golden` has one file per event, which must decode and encode to the same again.
@@ -19,7 +19,7 @@ NULL = Raw(b"null")
 ActorKind = Literal["user", "server", "worker", "timer", "system"]
 
 
-class Actor(Struct, frozen=True):
+class Actor(Struct, frozen=True, omit_defaults=True):
     """The author of an event: a JWT subject, a server id, a worker id, the kind of a timer, or a service of ours.
 
     Of kind `server`: the server of the callback token, otherwise the subject of a JWT with the role `service`.
@@ -27,6 +27,13 @@ class Actor(Struct, frozen=True):
 
     kind: ActorKind
     id: str
+    key: str = ""
+    """Id of the API key that was used; empty: none was."""
+
+    def shown(self) -> dict[str, str]:
+        """Return the actor as clients see it: `kind`, `id`, and `key` if a key was used."""
+        shown = {"kind": self.kind, "id": self.id}
+        return shown | {"key": self.key} if self.key else shown
 
 
 class Event(Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):

@@ -39,9 +39,10 @@ def event_line(entry: Mapping[str, Any], *, task: bool = False) -> Text:
 
 
 def actor(by: Mapping[str, Any]) -> str:
-    """Return who did it: `user alice`, `worker-1`."""
+    """Return who did it: `user alice`, `worker-1`, `user alice, key 01KD…~alice`."""
     kind, name = plain(by.get("kind", "")), plain(by.get("id", ""))
-    return name if name.startswith(kind) else f"{kind} {name}".strip()
+    who = name if name.startswith(kind) else f"{kind} {name}".strip()
+    return f"{who}, key {plain(by['key'])}" if by.get("key") else who
 
 
 def details(event: Mapping[str, Any]) -> str:

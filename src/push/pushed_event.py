@@ -27,7 +27,7 @@ class PushedEvent(Struct, kw_only=True, rename="camel"):
     at: str
     """ISO 8601, UTC."""
     by: dict[str, str]
-    """Who did it: `kind` (user, server, worker, timer, system) and `id`."""
+    """Who did it: `kind` (user, server, worker, timer, system), `id`, and `key` if an API key was used."""
     event: Any
     """Its `type`, and the fields of the type. A `result` that is too large for an event is `{"$ref": URL, "bytes": n}`:
     fetch it there with a token of the API."""
@@ -83,7 +83,7 @@ def _pushed(update: LoggedEvent | LiveEvent, event: Any, sizes: dict[str, int] |
         task_id=update.ref.id,
         sequence=update.sequence if isinstance(update, LoggedEvent) else None,
         at=iso(about.at),
-        by={"kind": about.by.kind, "id": about.by.id},
+        by=about.by.shown(),
         event=event,
         sizes=sizes,
     )

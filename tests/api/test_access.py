@@ -162,6 +162,30 @@ async def test_a_junk_token_in_an_address_is_a_401_on_every_route(nats_url: str,
             assert refused.value.status == 403
 
 
+@pytest.mark.parametrize("header", ["Bearer {}", "Key {}", "Token {}", "key  {}", "X-API-Key"])
+async def test_a_token_is_taken_in_each_spelling_on_every_router(api: Service, header: str) -> None:
+    bearer = token("root", "admin")
+    headers = {"X-API-Key": bearer} if header == "X-API-Key" else {"Authorization": header.format(bearer)}
+    for path in ("/api/me", "/api/tasks", "/api/queue/status", "/api/queue/generation-status"):
+        assert (await api.anonymous.get(path, headers=headers)).status in (200, 404), path
+    task_id = await api.alice.submit({"a": 1})
+    stream = f"{api.url}/api/task/{task_id}/stream"
+    async with api.anonymous.session.get(stream, headers=headers) as opened:
+        assert opened.status == 200
+    async with api.anonymous.session.ws_connect(f"{api.url}/ws", headers=headers) as socket:
+        await socket.send_json({"type": "ping"})
+        assert (await socket.receive_json())["type"] == "pong"
+    taken = await api.anonymous.get("/runpod/jobs/none/ping/w-1", headers=headers)
+    assert taken.status not in (401, 403), taken
+
+
+async def test_the_authorization_header_wins_over_x_api_key(api: Service) -> None:
+    both = {"Authorization": f"Bearer {token('alice')}", "X-API-Key": token("bob")}
+
+    assert (await api.anonymous.get("/api/me", headers=both))["subject"] == "alice"
+    assert (await api.anonymous.get("/api/me", headers={**both, "Authorization": "Bearer x"})).status == 401
+
+
 async def test_the_scheme_is_read_without_regard_to_case(api: Service) -> None:
     answer = await api.anonymous.get("/api/tasks", headers={"Authorization": f"bearer {signed()}"})
 

@@ -37,6 +37,20 @@ def test_an_instant_is_the_same_after_it_was_stored() -> None:
     assert decoded.event.deadline == at  # type: ignore[union-attr]
 
 
+def test_an_event_names_the_key_that_was_used_and_only_then() -> None:
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+
+    def stored(by: Actor) -> bytes:
+        event: Recorded[TaskEvent] = Recorded(id="1", at=at, by=by, event=started(deadline=at))
+        return task_codec.encode(event)
+
+    with_key = stored(Actor("user", "alice", "01KDW1Z6P0C6N4T0Z5V3Q9H8RB~alice"))
+
+    assert b'"by":{"kind":"user","id":"alice","key":"01KDW1Z6P0C6N4T0Z5V3Q9H8RB~alice"}' in with_key
+    assert task_codec.decode(with_key).by.key == "01KDW1Z6P0C6N4T0Z5V3Q9H8RB~alice"
+    assert b'"by":{"kind":"user","id":"alice"}' in stored(Actor("user", "alice"))
+
+
 def test_an_event_says_of_which_type_it_is() -> None:
     content = msgspec.json.decode(task_codec.encode(recorded(ProgressReported(attempt=1))))
 

@@ -146,25 +146,34 @@ def _places(scope: Any) -> list[Closable]:
     return found
 
 
-def bearer_token(scope: Scope, *, may_be_raw: bool = False) -> str:
-    """Return the token of the Authorization header. Raises Unauthenticated without one.
+SCHEMES = frozenset({b"bearer", b"key", b"token"})
+"""Of the Authorization header, in lower case: clients of other services send theirs."""
+API_KEY_HEADER = b"x-api-key"
 
-    `may_be_raw`: the header may be the token alone.
+
+def bearer_token(scope: Scope, *, may_be_raw: bool = False) -> str:
+    """Return the token of the Authorization header, else that of `X-API-Key`. Raises Unauthenticated without one.
+
+    `may_be_raw`: the Authorization header may be the token alone.
     """
-    value = headers_of(scope).get(b"authorization")
+    headers = headers_of(scope)
+    value = headers.get(b"authorization")
     if value is None:
-        raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
+        if token := headers.get(API_KEY_HEADER, b"").strip():
+            return token.decode("latin-1")
+        raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`, or `X-API-Key: <token>`")
     scheme, _, token = value.partition(b" ")
-    if scheme.lower() == b"bearer" and token:
+    if scheme.lower() in SCHEMES and token:
         return bytes(token).strip().decode("latin-1")
     if may_be_raw and value and not token:
         return bytes(value).decode("latin-1")
-    raise Unauthenticated("the Authorization header must be `Bearer <token>`")
+    raise Unauthenticated("the Authorization header must be `Bearer <token>`; `Key` and `Token` do as well")
 
 
 def token_in_address(scope: Scope) -> str | None:
-    """Return `?token=` of a URL, None if there is none; an Authorization header wins."""
-    if b"authorization" in headers_of(scope):
+    """Return `?token=` of a URL, None if there is none; a header with a token wins."""
+    headers = headers_of(scope)
+    if b"authorization" in headers or API_KEY_HEADER in headers:
         return None
     return _query(scope).get("token", [""])[0] or None
 
@@ -219,7 +228,7 @@ def requires(*roles: str) -> dict[str, Any]:
 
 
 def actor(identity: Identity) -> Actor:
-    return Actor("user", identity.subject)
+    return Actor("user", identity.subject, identity.key_id)
 
 
 class Origin(TypedDict):

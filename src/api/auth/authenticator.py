@@ -56,6 +56,10 @@ class Identity(Struct, frozen=True):
     """Ids of the servers that a `service` token acts for, from its claim `servers`; None: it has none."""
     payloads: bool = True
     """False: payloads and results of other users' tasks are withheld, whatever the roles are."""
+    key_id: str = ""
+    """Id of the API key that was used; empty: a JWT was."""
+    types: frozenset[str] | None = None
+    """The key reaches only tasks of these types; None: of all."""
 
     def has(self, *roles: str) -> bool:
         """Return True if the caller has at least one of these roles."""

@@ -74,7 +74,7 @@ def log_entry_info(entry: EventEntry) -> LogEntryInfo:
         at=iso(entry.at),
         event=entry.event,
         subject=LogSubjectInfo(kind=entry.kind, id=entry.id),
-        by={"kind": entry.by.kind, "id": entry.by.id},
+        by=entry.by.shown(),
         cause=entry.cause,
         data=dict(entry.data),
         sizes=dict(entry.sizes),

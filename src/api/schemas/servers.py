@@ -526,7 +526,7 @@ def recorded_server_event(stored: Stored[ServerEvent]) -> RecordedServerEvent:
         sequence=stored.sequence,
         id=recorded.id,
         at=iso(recorded.at),
-        by={"kind": recorded.by.kind, "id": recorded.by.id},
+        by=recorded.by.shown(),
         cause=recorded.cause,
         event=recorded.event,
     )
@@ -539,7 +539,7 @@ def removed_info(removed: Removed, check: RemovedCheck | None) -> RemovedInfo:
     return RemovedInfo(
         since=iso(removed.removed_at),
         reason=removed.reason,
-        by={"kind": by.kind, "id": by.id} if by else {},
+        by=by.shown() if by else {},
         returns=removed.is_kept,
         restorable=removed.is_kept or not had_key,
         last_check=iso(check.seen_at) if check else None,

@@ -386,7 +386,7 @@ def recorded_event(
         sequence=stored.sequence,
         id=recorded.id,
         at=iso(recorded.at),
-        by={"kind": recorded.by.kind, "id": recorded.by.id},
+        by=recorded.by.shown(),
         cause=recorded.cause,
         event=event,
         sizes=sizes,

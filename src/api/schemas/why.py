@@ -177,7 +177,7 @@ def ended_info(view: TaskView, ending: Recorded[TaskEvent], cancel_detail: str |
     parents = (view.plan or NO_PLAN).depends_on
     return EndedInfo(
         at=milliseconds(ending.at),
-        by={"kind": ending.by.kind, "id": ending.by.id},
+        by=ending.by.shown(),
         reason=error,
         failure_kind=view.failure if view.status == "FAILED" else None,
         # Only a failure by a parent has the parent's id in its error.
