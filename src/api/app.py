@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
-from litestar import Litestar, MediaType, Router, get
+from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.config.cors import CORSConfig
 from litestar.middleware import DefineMiddleware
 from litestar.routes import HTTPRoute
@@ -18,6 +19,9 @@ from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
 from .direct_calls import DirectCall
+from .facades.openai.errors import PREFIX as OPENAI_PREFIX
+from .facades.openai.errors import on_openai_error
+from .facades.openai.routes import openai_router
 from .legacy.queue import queue_routes
 from .live.streams import LiveStreams
 from .log_query import LogPages
@@ -126,12 +130,13 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
             api,
             websocket_router(container, authenticator, tokens),
             runpod_router(container, authenticator, tokens),
+            openai_router(container, authenticator, tokens),
             system,
             docs_router(),
             console_router(),
             openapi,
         ],
-        exception_handlers={Exception: on_error},
+        exception_handlers={Exception: on_error_by_path},
         request_max_body_size=container.settings.max_body,
         cors_config=_cors(origins) if origins else None,
         openapi_config=None,
@@ -158,6 +163,12 @@ def create_system_app(container: Container) -> RequestMiddleware:
         ),
         container.settings.slow_request,
     )
+
+
+def on_error_by_path(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer with an error in the form that the clients of a path know, also for paths that have no route."""
+    answer = on_openai_error if request.scope["path"].startswith(OPENAI_PREFIX) else on_error
+    return answer(request, error)
 
 
 def _cors(origins: list[str]) -> CORSConfig:

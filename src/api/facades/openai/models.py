@@ -1,0 +1,81 @@
+"""The models that callers may name: those of types, types by their names, and those that servers say they serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from ....backends.dialects import dialect_of
+from ....backends.dialects.openai import OpenAI
+from ....commands.task_type import DEFAULT_TYPE
+from ....instants import whole_seconds
+from ....projections.fleet import Fleet
+from .errors import no_such_model
+
+OWNER = "taskstream"
+
+
+class OfferedModel(Struct, frozen=True, kw_only=True):
+    """A model, as OpenAI's API shows it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    """Seconds since the epoch: when the first of its servers was registered; 0: it has none now."""
+    owned_by: str = OWNER
+
+
+class NamedModel(Struct, frozen=True, kw_only=True):
+    """What a model's name leads to."""
+
+    model: OfferedModel
+    task_type: str
+
+
+class Models:
+    """The models of a fleet, by name. They are found again after each change of the fleet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._sequence = -1
+        self._known: Mapping[str, NamedModel] = {}
+
+    def all(self) -> list[OfferedModel]:
+        """Return the models, sorted by name."""
+        known = self._current()
+        return [known[name].model for name in sorted(known)]
+
+    def find(self, name: str) -> NamedModel:
+        """Return what a name leads to. Raises OpenAIError, a 404, for a model that nothing serves."""
+        found = self._current().get(name)
+        if found is None:
+            raise no_such_model(name)
+        return found
+
+    def _current(self) -> Mapping[str, NamedModel]:
+        if self._sequence != self._fleet.sequence:
+            self._known, self._sequence = models_of(self._fleet), self._fleet.sequence
+        return self._known
+
+
+def models_of(fleet: Fleet) -> dict[str, NamedModel]:
+    """Return the models by name. Of one name, a type that is offered under it wins, then a type, then a server's."""
+    found: dict[str, NamedModel] = {}
+    since: dict[str, int] = {}
+    for server in sorted(fleet.servers(), key=lambda each: each.registered_at):
+        at = whole_seconds(server.registered_at)
+        types = server.settings.types or (DEFAULT_TYPE,)
+        for name in types:
+            since.setdefault(name, at)
+        spoken = [name for name in types if dialect_of(server.settings, fleet.definition(name)).name == OpenAI.name]
+        for name in server.models or () if spoken else ():
+            found.setdefault(name, NamedModel(model=OfferedModel(id=name, created=at), task_type=spoken[0]))
+    definitions = sorted(
+        (state.definition for state in fleet.types() if state.definition is not None), key=lambda each: each.name
+    )
+    for definition in definitions:
+        name = definition.name
+        found[name] = NamedModel(model=OfferedModel(id=name, created=since.get(name, 0)), task_type=name)
+    return found
