@@ -207,6 +207,7 @@ test("a type's form sends its own settings alone, and the schema as it was writt
     indexed: ["$.a"],
     onConflict: "replace",
     sessionAffinity: true,
+    model: "acme/flux",
   };
   assert.deepEqual(JSON.parse(typeBody(typeDraft({ own, schema: null }))), own);
   assert.equal(
@@ -225,6 +226,8 @@ test("a type's form says what is wrong", () => {
   assert.deepEqual(wrong({ attempts: "0" }), ["attempts"]);
   assert.deepEqual(wrong({ burst: "3" }), ["burst"]);
   assert.deepEqual(wrong({ pool: "a b" }), ["pool"]);
+  assert.deepEqual(wrong({ model: "acme//flux" }), ["model"]);
+  assert.deepEqual(wrong({ model: "acme/flux-1.1:v2" }), []);
   assert.deepEqual(wrong({ indexed: "$.a\nb" }), ["indexed"]);
   assert.deepEqual(wrong({ schema: "own", schemaText: "{" }), ["schemaText"]);
   assert.deepEqual(wrong({ schema: "server" }), ["schemaServer"]);

@@ -105,9 +105,12 @@ def limits_of(settings: Settings, descriptors: int) -> ConnectionLimits:
             f"half of them are for other uses; set it to {most} at most, or raise the hard limit (`ulimit -Hn`)"
         )
     per_address = connections // 4 if settings.address_connections is None else settings.address_connections
-    return ConnectionLimits(
-        connections=connections, per_address=per_address, proxies=_networks(settings.proxies) or LOOPBACK
-    )
+    return ConnectionLimits(connections=connections, per_address=per_address, proxies=proxy_networks(settings))
+
+
+def proxy_networks(settings: Settings) -> tuple[Network, ...]:
+    """Return the addresses of reverse proxies. Raises InvalidSettings for one that is no address or CIDR block."""
+    return _networks(settings.proxies) or LOOPBACK
 
 
 def _networks(entries: Iterable[str]) -> tuple[Network, ...]:

@@ -144,6 +144,27 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
 NO_PLAN = Plan()
 
 
+FacadeName = Literal["replicate", "openai"]
+
+
+class FacadeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a task was submitted as: a request in the form of another service's API."""
+
+    name: FacadeName
+    endpoint: str = ""
+    """What was asked for there, such as `predictions` or `chat.completions`."""
+    model: str = ""
+    """The model as the request named it."""
+    webhook: str = ""
+    """URL that is told of this task alone; empty: none."""
+    webhook_events: tuple[str, ...] = ()
+    """Events of the façade that the URL is told; empty: all."""
+    is_stream: bool = False
+    """The request asked for a stream."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What the façade shows again and nothing else reads."""
+
+
 class TaskSubmitted(Event, frozen=True, kw_only=True):
     """The task was accepted. It is queued as well, unless it is `held`."""
 
@@ -179,6 +200,8 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     """`tracestate` of that request; empty: none. If spans are exported, both are of the span of the submission."""
     indexed: dict[str, str] = field(default_factory=dict)
     """Values of the payload that lists may be filtered by, as text, by path: `customer`, `order.id`."""
+    facade: FacadeRequest | None = None
+    """None: it was submitted to this service's own API."""
 
 
 class TaskHeld(Event, frozen=True, kw_only=True):

@@ -56,6 +56,8 @@ class TypeDefined(Event, frozen=True, kw_only=True):
     """Name of the wire format of servers that name none of their own; empty: `taskstream`."""
     schema_source: SchemaSource | None = None
     """None: an admin wrote the schema, or there is none."""
+    model: str = ""
+    """Name under which façades offer the type, such as `acme/flux`; empty: its own name."""
 
 
 class TypeDeleted(Event, frozen=True, kw_only=True):

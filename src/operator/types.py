@@ -29,6 +29,7 @@ TEXTS = {
     "priority": "high, normal or low",
     "description": "for people",
     "dialect": "wire format",
+    "model": "its name in other services' APIs, such as acme/flux",
 }
 
 

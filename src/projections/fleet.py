@@ -131,6 +131,8 @@ class Fleet:
         """By type, how many of its servers are chosen by model; empty: of those that serve all types."""
         self._types_of: dict[str, set[str]] = {}
         """By pool, the types (by token) whose tasks may wait in it; of the default pool, any type's may."""
+        self._offered: dict[str, str] | None = None
+        """Names of types, by the model that façades offer each as; None: to be gathered again."""
         self._watchers: list[Watcher] = []
         self._limit_watchers: list[Callable[[], None]] = []
         self._moved = asyncio.Event()
@@ -193,6 +195,19 @@ class Fleet:
         Never raises: an attempt that has begun must end, whatever a newer version has written since.
         """
         return self._type_state(name).definition
+
+    def type_of_model(self, model: str) -> str | None:
+        """Return the name of the type that façades offer as a model, None if there is none.
+
+        If two types have the model, because both were set at the same moment, it is the first by name.
+        """
+        if self._offered is None:
+            named = sorted(
+                ((found.model, found.name) for state in self.types() if (found := state.definition) and found.model),
+                reverse=True,
+            )
+            self._offered = dict(named)
+        return self._offered.get(model)
 
     def chooses_by_model(self, task_type: str) -> bool:
         """Return True if any server for tasks of a type is chosen by model."""
@@ -300,6 +315,7 @@ class Fleet:
                         self._know_choice_of(name, before)
                     if kind == "type":
                         self._know_pools_of(name)
+                        self._offered = None
                     servers.update(self._concerned(kind, name))
                 self.sequence = max(self.sequence, position.sequence)
         finally:
@@ -330,6 +346,7 @@ class Fleet:
         self.unreadable[key] = error
         before = self._servers.state(name) if kind == "server" else None
         self._views[kind].pop(name, None)
+        self._offered = None
         if kind == "server":
             self._know_choice_of(name, before)
         self.sequence = max(self.sequence, position.sequence)
@@ -378,6 +395,7 @@ class Fleet:
                     self._know_choice_of(name, None)
                 if kind == "type":
                     self._know_pools_of(name)
+                    self._offered = None
             elif kind == CHECKPOINT:
                 self.sequence = int(entry.value)
 

@@ -20,7 +20,17 @@ from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
 from ..errors import InvalidInput
 from ..events.envelope import NULL
 from ..events.server import LONGEST_MODEL
-from ..events.task import BUSY_FOR, NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, RetryPolicy, TaskSubmitted
+from ..events.task import (
+    BUSY_FOR,
+    NO_PLAN,
+    FacadeRequest,
+    ModelChoice,
+    ParentFailure,
+    Plan,
+    Priority,
+    RetryPolicy,
+    TaskSubmitted,
+)
 from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
 from ..settings import Settings
@@ -150,6 +160,8 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     key_id: str = ""
     trace: TraceContext = NO_CONTEXT
     """Of the request that asks for it."""
+    facade: FacadeRequest | None = None
+    """The request of another service's API that it was; None: it was none."""
     units: int = 1
     """Units of work in the task. An attempt may take the timeout of the type once for each, at most a week."""
 
@@ -224,6 +236,7 @@ class TypeRules:
             trace=request.trace.parent,
             trace_state=request.trace.state,
             indexed=indexed_values(own.indexed, request.payload),
+            facade=request.facade,
         )
 
     def _policy_of(self, own: TypeDefined, timeout: float | None, attempts: int | None, units: int) -> RetryPolicy:

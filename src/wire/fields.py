@@ -30,6 +30,7 @@ HEADER_NAME_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$(?!\n)"
 HEADER_VALUE_PATTERN = r"^[!-~](?:[ -~]*[!-~])?$(?!\n)"
 JSON_PATH_PATTERN = r"^\$(?:\.[^.\[\]\x00-\x1f\x7f]+|\[[0-9]{1,6}\])+$(?!\n)"
 """A path in JSON: names after dots, and places in lists, from 0, in brackets."""
+MODEL_NAME_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9._:@+-]|/(?!/|$))*$(?!\n)"
 INDEXED_PATTERN = r"^\$(?:\.[A-Za-z0-9_-]{1,64}){1,8}$(?!\n)"
 """A path to a searchable field of a payload."""
 PATTERNS = {
@@ -42,6 +43,7 @@ PATTERNS = {
     BATCH_ID_PATTERN: "the id of a batch, unchanged from the answer to its submission",
     HEADER_NAME_PATTERN: "the name of a header, as in X-API-Key",
     HEADER_VALUE_PATTERN: "printable ASCII text without spaces around it",
+    MODEL_NAME_PATTERN: "letters, digits, `.`, `_`, `:`, `@`, `+`, `-` and single slashes, as in acme/flux",
     INDEXED_PATTERN: "a path of at most 8 keys of letters, digits, dashes and underscores, as in $.order.customer",
     JSON_PATH_PATTERN: "a path, as in $.model.loaded or $.workers[0]",
 }

@@ -36,6 +36,7 @@ RESIZE = {
     "indexed": ["$.customer"],
     "dialect": "taskstream",
     "sessionAffinity": False,
+    "model": "acme/resize",
 }
 
 
@@ -236,3 +237,34 @@ async def test_an_invalid_schema_is_refused_and_no_reference_fetched(api: Servic
         assert "not a valid JSON Schema" in answer["error"]
         if "://" in str(schema.get("$ref")):
             assert "other documents are not fetched" in answer["error"], schema
+
+
+async def test_a_model_belongs_to_one_type(api: Service) -> None:
+    await api.admin.done("PUT", "/api/types/resize", {"model": "acme/resize"})
+
+    refused = await api.admin.put("/api/types/shrink", {"model": "acme/resize"})
+
+    assert (refused.status, refused["detail"]) == (
+        409,
+        "the type resize has the `model` acme/resize; choose another, or take it from that type first",
+    )
+    assert (await api.alice.get("/api/types/shrink")).status == 404
+    assert (await api.admin.put("/api/types/resize", {"model": "acme/resize", "attempts": 1})).status == 200
+
+
+async def test_a_model_is_free_again_once_its_type_gives_it_up(api: Service) -> None:
+    await api.admin.done("PUT", "/api/types/resize", {"model": "acme/resize"})
+
+    await api.admin.done("PUT", "/api/types/resize", {})
+
+    assert (await api.admin.put("/api/types/shrink", {"model": "acme/resize"}))["model"] == "acme/resize"
+    await api.admin.done("DELETE", "/api/types/shrink")
+    assert (await api.admin.put("/api/types/other", {"model": "acme/resize"})).status == 200
+
+
+@pytest.mark.parametrize("model", ["", "a b", "acme//flux", "acme/", "/flux", "a\n", "x" * 201, "acme/flux?v"])
+async def test_a_model_that_cannot_stand_in_an_address_is_refused(api: Service, model: str) -> None:
+    refused = await api.admin.put("/api/types/resize", {"model": model})
+
+    assert refused.status == 400
+    assert "$.model" in refused["detail"]

@@ -18,6 +18,7 @@ export interface TypeDraft {
   indexed: string;
   sessionAffinity: boolean;
   dialect: string;
+  model: string;
   /** `any`: any payload. `own`: the text below. `server`: asked of a server when it is saved. */
   schema: "any" | "own" | "server";
   schemaText: string;
@@ -43,6 +44,7 @@ export const EMPTY_TYPE: TypeDraft = {
   indexed: "",
   sessionAffinity: false,
   dialect: "",
+  model: "",
   schema: "any",
   schemaText: "",
   schemaServer: "",
@@ -75,6 +77,7 @@ const LIMITS: Record<string, [least: number, most: number, whole: boolean]> = {
   burst: [1, 1_000_000, true],
   keyConcurrency: [1, 1_000_000, true],
 };
+const MODEL = /^[A-Za-z0-9](?:[A-Za-z0-9._:@+-]|\/(?!\/|$)){0,199}$/;
 const INDEXED = /^\$(?:\.[A-Za-z0-9_-]{1,64}){1,8}$/;
 
 const words = (text: string): string[] => text.split(/[\s,]+/).filter(Boolean);
@@ -92,6 +95,7 @@ export function typeDraft(type: OwnType): TypeDraft {
     "accepts",
     "sessionAffinity",
     "dialect",
+    "model",
   ] as const)
     if (own[name] !== undefined && own[name] !== null) Object.assign(draft, { [name]: own[name] });
   if (Array.isArray(own.indexed)) draft.indexed = own.indexed.join("\n");
@@ -118,6 +122,8 @@ export function typeProblems(draft: TypeDraft): Partial<Record<TypeField, string
     found.burst = "needs starts per second: it is how far they may be exceeded";
   if (draft.pool && !/^[A-Za-z0-9_-]{1,32}$/.test(draft.pool))
     found.pool = "must be 1 to 32 letters, digits, dashes and underscores";
+  if (draft.model && !MODEL.test(draft.model))
+    found.model = "must be letters, digits, . _ : @ + - and single slashes, such as acme/flux; at most 200";
   if (draft.description.length > 1000)
     found.description = `must have at most 1,000 characters; it has ${draft.description.length}`;
   const indexed = words(draft.indexed);
@@ -158,6 +164,7 @@ export function typeBody(draft: TypeDraft): string {
     "accepts",
     "sessionAffinity",
     "dialect",
+    "model",
   ] as const)
     if (draft[name] !== EMPTY_TYPE[name]) body[name] = draft[name];
   if (draft.keyConcurrency.trim() && draft.keyConcurrency.trim() !== "1")

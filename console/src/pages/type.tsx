@@ -245,6 +245,14 @@ function TypeForm({ type, etag, onDone }: { type: TaskType | null; etag: string 
             onChange={(sessionAffinity) => set({ sessionAffinity })}
           />
         </Part>
+        <Part title="Other services' APIs">
+          <TextField
+            label="Model"
+            placeholder="the type's name"
+            hint="Clients of Replicate's and OpenAI's APIs find the type under this name, such as acme/flux."
+            {...of("model")}
+          />
+        </Part>
         <Part title="Payload">
           <TextArea
             label="Searchable fields"

@@ -1,0 +1,1 @@
+"""APIs of other services, so that their clients run here unmodified."""

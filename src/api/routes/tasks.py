@@ -112,7 +112,7 @@ def preferred_wait(prefer: str | None) -> int:
 
 
 async def until_ended(
-    container: Container, request: ApiRequest, detail: TaskDetail, seconds: int, reached: int = 0
+    container: Container, request: ApiRequest, detail: TaskDetail, seconds: float, reached: int = 0
 ) -> TaskDetail:
     """Return a task when it has ended, or as it is after `seconds`, or when the caller's token expires.
 

@@ -23,7 +23,7 @@ from ...commands.task_type import (
     TypeState,
 )
 from ...container import Container
-from ...errors import Forbidden, InvalidInput, NotFound
+from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken
 from ...events.envelope import NULL
 from ...events.limits import Limits
 from ...events.task_type import TypeDefined
@@ -48,7 +48,11 @@ WithUse = Annotated[
 
 
 async def define_type(container: Container, name: str, body: TypeBody, signed: Origin) -> TypeState:
-    """Define a type or replace its settings, and return its new state. Raises InvalidInput."""
+    """Define a type or replace its settings, and return its new state.
+
+    Raises InvalidInput, and RuleBroken if another type has the model.
+    """
+    await _check_model(container, name, body.model)
     schema, source = body.schema, None
     if body.schema_from is not None:
         schema, source = await schema_of_server(container, body)
@@ -73,6 +77,7 @@ async def define_type(container: Container, name: str, body: TypeBody, signed: O
         indexed=tuple(dict.fromkeys(body.indexed)),
         session_affinity=body.session_affinity,
         dialect=read_dialect(body.dialect),
+        model=body.model or "",
     )
     command = DefineType(definition=definition, keeps_pool=body.pool is UNSET)
     return await command_type(container, name, command, signed)
@@ -83,6 +88,15 @@ async def command_type(container: Container, name: str, command: TypeCommand, si
     handled = await container.commands.types.handle(name, command, **signed)
     await container.fleet.reached(handled.known.sequence)
     return handled.known.state
+
+
+async def _check_model(container: Container, name: str, model: str | None) -> None:
+    """Raise RuleBroken if another type has a model."""
+    if model is None:
+        return
+    await container.fleet.catch_up(container.reading)
+    if (holder := container.fleet.type_of_model(model)) not in (None, name):
+        raise RuleBroken(f"the type {holder} has the `model` {model}; choose another, or take it from that type first")
 
 
 def _check_name(name: str) -> None:
@@ -140,7 +154,13 @@ def type_routes(container: Container) -> list[RouteHandler]:
     depth = container.settings.max_json_depth
 
     @routes.put(
-        "/{name:str}", "Define a type", "The type's settings", body=TypeBody, roles=("admin",), never={404}, fails={412}
+        "/{name:str}",
+        "Define a type",
+        "The type's settings",
+        body=TypeBody,
+        roles=("admin",),
+        never={404},
+        fails={409, 412},
     )
     async def put_type(
         request: ApiRequest,

@@ -13,13 +13,21 @@ from ...events.task import BUSY_FOR, Priority
 from ...events.task_type import Accepts, OnConflict, TypeDefined
 from ...scheduling.depth import Reason
 from ...settings import Concurrency, PerSecond, Settings
-from ...wire.fields import INDEXED_PATTERN, POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds, ServerName
+from ...wire.fields import (
+    INDEXED_PATTERN,
+    MODEL_NAME_PATTERN,
+    POOL_NAME_PATTERN,
+    TYPE_NAME_PATTERN,
+    DurationSeconds,
+    ServerName,
+)
 from .dialects import DialectName
 from .pools import PauseInfo, pause_info
 from .shared import Page
 
 TypeName = Annotated[str, Meta(min_length=1, max_length=64, pattern=TYPE_NAME_PATTERN)]
 PoolName = Annotated[str, Meta(min_length=1, max_length=32, pattern=POOL_NAME_PATTERN)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=200, pattern=MODEL_NAME_PATTERN)]
 IndexedPath = Annotated[str, Meta(pattern=INDEXED_PATTERN)]
 
 
@@ -72,6 +80,9 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True,
     is a conversation whose `messages` begin alike."""
     dialect: DialectName | None = None
     """Wire format of its servers that are registered without one; null: `taskstream`."""
+    model: ModelName | None = None
+    """Name under which clients of other services' APIs find the type: `acme/flux` for Replicate's, any id for OpenAI's.
+    No other type may have it. Null: the type's own name."""
 
 
 class TypeUse(Struct, kw_only=True, rename="camel"):
@@ -129,6 +140,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """True: tasks of one session go to the same server if it has a free slot."""
     dialect: str
     """Wire format of its servers that are registered without one."""
+    model: str | None
+    """Name under which clients of other services' APIs find it; null: its own name."""
     own: TypeBody | None
     """Settings as an admin set them, without the schema: what is missing comes from the service. Null: not defined."""
     pause: PauseInfo | None
@@ -178,6 +191,7 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         indexed=list(own.indexed),
         session_affinity=own.session_affinity,
         dialect=own.dialect or "taskstream",
+        model=own.model or None,
     )
 
 
@@ -202,6 +216,7 @@ def _own(definition: TypeDefined) -> TypeBody:
         indexed=list(definition.indexed),
         session_affinity=definition.session_affinity,
         dialect=definition.dialect or None,
+        model=definition.model or None,
     )
 
 
