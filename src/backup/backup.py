@@ -1,9 +1,9 @@
 """The backup of a running service.
 
-It contains the logs (`TASKS`, `SERVERS`, `WEBHOOKS`, `SCHEDULES`, `OPERATIONS`), `KV_secrets`, `KV_deliveries` and
-`OBJ_results`. It does not contain the queue, timers and projections. After a restore JetStream fills the queue from the
-log, a worker that takes a task from the queue sets the timer of its retry or deadline, and the reconciler sets health
-checks and the timers of schedules. Leases and heartbeats would be out of date.
+It contains the logs (`TASKS`, `SERVERS`, `WEBHOOKS`, `SCHEDULES`, `OPERATIONS`, `BATCH_JOBS`), `KV_secrets`,
+`KV_deliveries` and `OBJ_results`. It does not contain the queue, timers and projections. After a restore JetStream
+fills the queue from the log, a worker that takes a task from the queue sets the timer of its retry or deadline, and the
+reconciler sets health checks and the timers of schedules. Leases and heartbeats would be out of date.
 
 The order of the snapshots makes them consistent:
 
@@ -11,6 +11,7 @@ The order of the snapshots makes them consistent:
 2. Schedules. A run that has fired is in the log, or is submitted after the restore. A run that fires again finds its
    task, whose id is derived from the run.
    Operations. What they say of tasks is in the log. The restore pauses those that run.
+   Batch jobs, likewise. Those that run go on: a batch of tasks that came after this snapshot is found by its id.
 3. `TASKS`. Whatever an event refers to is written before the event and kept after it, so it is taken later.
 4. Secrets, servers and webhooks. Secrets are also destroyed when they are replaced, so these snapshots are repeated
    if a secret came or went in between. The key of a task that ended meanwhile is gone; the task does not run again.
@@ -34,7 +35,7 @@ from ..streams.client.access import Access
 from ..streams.client.connection import Connection, open_connection
 from ..streams.jetstream.api import find_stream
 from ..streams.jetstream.messages import last_sequence
-from ..streams.topology.definitions import OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import BATCH_JOBS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from ..streams.topology.server_checks import inspect
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from .folder import (
@@ -74,6 +75,7 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
         deliveries = await _take(connection, DELIVERIES, folder, progress)
         schedules = await _take(connection, SCHEDULES, folder, progress)
         operations = await _take(connection, OPERATIONS, folder, progress)
+        batch_jobs = await _take(connection, BATCH_JOBS, folder, progress)
         tasks = await _take(connection, TASKS, folder, progress)
         secrets, servers, webhooks = await _take_registrations(connection, folder, progress)
         results = await _take(connection, RESULTS, folder, progress)
@@ -82,7 +84,7 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
             made_at=made_at,
             taskstream=version("taskstream"),
             nats=nats,
-            streams=[deliveries, schedules, operations, tasks, servers, webhooks, secrets, results],
+            streams=[deliveries, schedules, operations, batch_jobs, tasks, servers, webhooks, secrets, results],
         )
         await asyncio.to_thread(write_manifest, folder, manifest)
     except BaseException:

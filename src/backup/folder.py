@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..errors import TaskstreamError
-from ..streams.topology.definitions import OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import BATCH_JOBS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
 FORMAT = 1
 """Version of the folder's format. If you raise it, older versions refuse new backups."""
@@ -34,8 +34,8 @@ MANIFEST = "manifest.json"
 SECRETS = "KV_secrets"
 RESULTS = "OBJ_results"
 DELIVERIES = "KV_deliveries"
-STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, OPERATIONS, SECRETS, DELIVERIES, RESULTS)
-LATER = frozenset({OPERATIONS})
+STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, OPERATIONS, BATCH_JOBS, SECRETS, DELIVERIES, RESULTS)
+LATER = frozenset({OPERATIONS, BATCH_JOBS})
 """Those that backups of earlier versions lack."""
 CHUNK_BYTES = 64 * 1024
 

@@ -37,6 +37,7 @@ from ..streams.client.access import Access, without_external_nats
 from ..streams.client.connection import Connection, open_connection
 from ..streams.jetstream.api import ApiError, api, find_stream
 from ..streams.topology.definitions import (
+    BATCH_JOBS,
     DISPATCH,
     OPERATIONS,
     RETRIES,
@@ -77,7 +78,7 @@ from .verify import VerifyReport, verify_logs
 
 log = structlog.get_logger(__name__)
 
-ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, OPERATIONS, TASKS)
+ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, OPERATIONS, BATCH_JOBS, TASKS)
 """Streams that others refer to come first."""
 MARK = "taskstream.restored"
 """Metadata key of a restored stream; the value is when the backup was made."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from ..events.batch_job import BatchJobEvent
 from ..events.codec import (
     Codec,
+    batch_job_codec,
     operation_codec,
     owner_codec,
     pool_codec,
@@ -17,7 +19,7 @@ from ..events.codec import (
     webhook_codec,
 )
 from ..events.envelope import Actor, Event
-from ..events.ids import OperationRef, ScheduleRef, TaskRef, WebhookRef
+from ..events.ids import BatchJobRef, OperationRef, ScheduleRef, TaskRef, WebhookRef
 from ..events.kinds import REPLACED_WORDS
 from ..events.operation import OperationEvent
 from ..events.owner import OwnerEvent
@@ -25,6 +27,7 @@ from ..events.pool import PoolEvent
 from ..events.schedule import ScheduleEvent
 from ..events.server import ServerEvent
 from ..events.subjects import (
+    batch_job_root,
     operation_root,
     owner_root,
     pool_root,
@@ -41,8 +44,8 @@ from ..events.webhook import WebhookEvent
 from ..streams.client.connection import Connection
 from ..streams.committer import Committer
 from ..streams.log import CondensedLog, LatestLog, Log
-from ..streams.topology.definitions import OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
-from . import operation, owner, pool, schedule, server, task, task_state, task_type, webhook
+from ..streams.topology.definitions import BATCH_JOBS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from . import batch_job, operation, owner, pool, schedule, server, task, task_state, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
 from .task_commands import SubmitTask, TaskCommand
 from .task_state import TaskState
@@ -110,6 +113,15 @@ class Commands:
                 operation.UNSTARTED,
                 operation.decide,
                 operation.evolve,
+            )
+        )
+        self.batch_jobs: Handler[BatchJobRef, batch_job.BatchJobState, batch_job.BatchJobCommand, BatchJobEvent] = (
+            Handler(
+                LatestLog(BATCH_JOBS, batch_job_codec, Committer(appending), reading, replicated=replicated),
+                batch_job_root,
+                batch_job.UNKNOWN_JOB,
+                batch_job.decide,
+                batch_job.evolve,
             )
         )
 

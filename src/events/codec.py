@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from .batch_job import BatchJobEvent
 from .envelope import Event, Recorded
 from .json_text import compact
 from .operation import OperationEvent
@@ -73,3 +74,4 @@ owner_codec: Codec[OwnerEvent] = Codec(Recorded[OwnerEvent])
 webhook_codec: Codec[WebhookEvent] = Codec(Recorded[WebhookEvent])
 schedule_codec: Codec[ScheduleEvent] = Codec(Recorded[ScheduleEvent])
 operation_codec: Codec[OperationEvent] = Codec(Recorded[OperationEvent])
+batch_job_codec: Codec[BatchJobEvent] = Codec(Recorded[BatchJobEvent])

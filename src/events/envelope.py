@@ -52,7 +52,7 @@ class Recorded(Struct, Generic[E], frozen=True, kw_only=True, omit_defaults=True
     """UTC, by the clock of the process that decided."""
     by: Actor
     cause: str = ""
-    """Cause of the event: a request id, the sequence of an earlier event, or `operation:<id>`."""
+    """Cause of the event: a request id, the sequence of an earlier event, `operation:<id>` or `batch_job:<id>`."""
     event: E
 
 

@@ -84,6 +84,12 @@ class OperationRef(_Ref):
     __slots__ = ()
 
 
+class BatchJobRef(_Ref):
+    """Key of a batch job. Its id has the form of a task id."""
+
+    __slots__ = ()
+
+
 def token(text: str, longest: int = NAME_TOKEN_LENGTH) -> str:
     """Return `text` as one subject token of at most `longest` characters.
 
@@ -207,6 +213,31 @@ def parse_operation_id(operation_id: str) -> OperationRef:
 def operation_cause(operation_id: str) -> str:
     """Return the cause of events that an operation's command makes."""
     return f"operation:{operation_id}"
+
+
+def new_batch_job_ref(owner: str, now: datetime, chance: int) -> BatchJobRef:
+    """Return a new key of a batch job of an owner token, from 80 random bits. Later keys sort after earlier ones."""
+    return BatchJobRef(*new_ref(owner, now, chance))
+
+
+def batch_job_for_key(owner: str, idempotency_key: str) -> BatchJobRef:
+    """Return the key of a batch job for an owner's Idempotency-Key: always the same. No such key has a line break."""
+    return BatchJobRef(*ref_for_key(owner, f"batch job\n{idempotency_key}"))
+
+
+def batch_of_job(ref: BatchJobRef, number: int) -> BatchRef:
+    """Return the key of a job's batch of tasks by its number, from 1: always the same."""
+    return batch_for_key(ref.owner, f"batch job\n{ref.id}\n{number}")
+
+
+def parse_batch_job_id(job_id: str) -> BatchJobRef:
+    """Return the key of a batch job's id. Raises NotFound for any other text."""
+    return BatchJobRef(*_parts(_TASK_ID, "batch", job_id))
+
+
+def batch_job_cause(job_id: str) -> str:
+    """Return the cause of events that a batch job makes."""
+    return f"batch_job:{job_id}"
 
 
 def run_ref(ref: ScheduleRef, occurrence: datetime) -> TaskRef:

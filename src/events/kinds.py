@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from msgspec import Struct
 
 from . import task
+from .batch_job import BatchJobEvent
 from .envelope import Event
 from .operation import OperationEvent
 from .owner import OwnerEvent
@@ -87,7 +88,16 @@ FREEING_WORDS = frozenset(_words("frees_slot"))
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _WORDS: dict[type[Event], str] = {
     event: _CAPITAL.sub("_", event.__name__).lower()
-    for vocabulary in (ServerEvent, TypeEvent, PoolEvent, OwnerEvent, WebhookEvent, ScheduleEvent, OperationEvent)
+    for vocabulary in (
+        ServerEvent,
+        TypeEvent,
+        PoolEvent,
+        OwnerEvent,
+        WebhookEvent,
+        ScheduleEvent,
+        OperationEvent,
+        BatchJobEvent,
+    )
     for event in get_args(vocabulary)
 } | {event: kind.word for event, kind in TASK_EVENTS.items()}
 EVENT_WORDS = {event.__name__: word for event, word in _WORDS.items()}

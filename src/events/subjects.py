@@ -13,6 +13,7 @@ pool.<name>.<event>      owner.<owner>.<event>            pools, and limits of o
 webhook.<owner>.<unique>.<event>                          webhooks
 schedule.<owner>.<unique>.<event>                         recurring schedules
 operation.<owner>.<unique>.<event>                        operations on many tasks
+batch_job.<owner>.<unique>.<event>                        batch jobs
 timer.<kind>.…           due.<kind>.…                     a message dated in the future, and the message once it is due
 dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks of the first queue, copied by JetStream from
                                                           `submitted` and `queued`, and from due retries
@@ -31,7 +32,7 @@ from typing import Literal, TypeAlias
 
 from . import task as tasks
 from .envelope import Event
-from .ids import OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, token
+from .ids import BatchJobRef, OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, token
 from .kinds import QUIET_WORDS, TASK_EVENTS, word_of
 from .webhook import WebhookRegistered
 
@@ -42,6 +43,7 @@ REPUBLISHED_SUBJECTS = "event.>"
 WEBHOOK_SUBJECTS = "webhook.>"
 SCHEDULE_SUBJECTS = "schedule.>"
 OPERATION_SUBJECTS = "operation.>"
+BATCH_JOB_SUBJECTS = "batch_job.>"
 DISPATCH_SUBJECTS = "dispatch.>"
 FLEET = ("server.>", "type.>", "pool.>", "owner.>")
 LIVE_SUBJECTS = "progress.*.*"
@@ -101,6 +103,10 @@ def schedule_root(ref: ScheduleRef) -> str:
 
 def operation_root(ref: OperationRef) -> str:
     return f"operation.{ref.owner}.{ref.unique}"
+
+
+def batch_job_root(ref: BatchJobRef) -> str:
+    return f"batch_job.{ref.owner}.{ref.unique}"
 
 
 def event_subject(root: str, event: Event) -> str:
@@ -167,6 +173,11 @@ def operation_ref(subject: str) -> OperationRef:
     return OperationRef(owner, unique)
 
 
+def batch_job_ref(subject: str) -> BatchJobRef:
+    _, owner, unique, _ = subject.split(".")
+    return BatchJobRef(owner, unique)
+
+
 # Filters
 
 
@@ -210,6 +221,10 @@ def schedules_filter(owner: str | None, event: type[Event]) -> str:
 
 def operations_filter(owner: str | None, event: type[Event]) -> str:
     return f"operation.{owner or '*'}.*.{word_of(event)}"
+
+
+def batch_jobs_filter(owner: str | None, event: type[Event]) -> str:
+    return f"batch_job.{owner or '*'}.*.{word_of(event)}"
 
 
 # Progress that the log does not have yet

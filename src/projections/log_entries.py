@@ -17,6 +17,7 @@ from ..events.envelope import Actor, ActorKind
 from ..events.ids import is_task_id, owner_token, token
 from ..events.kinds import EVENT_WORDS
 from ..events.subjects import (
+    BATCH_JOB_SUBJECTS,
     FLEET,
     OPERATION_SUBJECTS,
     SCHEDULE_SUBJECTS,
@@ -25,10 +26,12 @@ from ..events.subjects import (
     server_token,
 )
 from ..streams.jetstream.messages import Position
-from ..streams.topology.definitions import OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import BATCH_JOBS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
-LogName: TypeAlias = Literal["tasks", "fleet", "schedules", "webhooks", "operations"]
-SubjectKind: TypeAlias = Literal["task", "server", "type", "pool", "owner", "schedule", "webhook", "operation"]
+LogName: TypeAlias = Literal["tasks", "fleet", "schedules", "webhooks", "operations", "batch-jobs"]
+SubjectKind: TypeAlias = Literal[
+    "task", "server", "type", "pool", "owner", "schedule", "webhook", "operation", "batch_job"
+]
 ACTOR_KINDS: tuple[ActorKind, ...] = get_args(ActorKind)
 SUBJECT_KINDS: tuple[SubjectKind, ...] = get_args(SubjectKind)
 
@@ -59,11 +62,24 @@ LOGS: tuple[LogSource, ...] = (
     LogSource("schedules", SCHEDULES, (SCHEDULE_SUBJECTS,), is_owned=True),
     LogSource("webhooks", WEBHOOKS, (WEBHOOK_SUBJECTS,), is_owned=True),
     LogSource("operations", OPERATIONS, (OPERATION_SUBJECTS,), is_owned=True),
+    LogSource("batch-jobs", BATCH_JOBS, (BATCH_JOB_SUBJECTS,), is_owned=True),
 )
 """Append only: a cursor has a position for each, in this order."""
 LOG_NAMES: tuple[LogName, ...] = tuple(log.name for log in LOGS)
 
-_BODIES = {"payload", "result", "custom_data", "lines", "output", "merged", "data", "indexed", "ids"}
+_BODIES = {
+    "payload",
+    "result",
+    "custom_data",
+    "lines",
+    "output",
+    "merged",
+    "data",
+    "indexed",
+    "ids",
+    "metadata",
+    "errors",
+}
 _NESTED = {"settings": "task", "filter": "payload"}
 """Fields with a body in them."""
 

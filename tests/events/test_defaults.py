@@ -13,6 +13,7 @@ import pytest
 from msgspec import NODEFAULT, Struct
 
 from taskstream.events import (
+    batch_job,
     envelope,
     exchange,
     limits,
@@ -189,6 +190,11 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
     operation.OperationAdvanced: {"ids": (), "cursor": "", "is_last": False},
     operation.OperationPaused: {"reason": ""},
     operation.OperationStopped: {"reason": ""},
+    batch_job.LineError: {"line": 0, "param": ""},
+    batch_job.LineCounts: {"completed": 0, "failed": 0},
+    batch_job.TokenUsage: {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "reasoning_tokens": 0},
+    batch_job.BatchJobCreated: {"metadata": {}, "output_seconds": 0, "types": (), "fingerprint": ""},
+    batch_job.BatchJobFinished: {"output_file": "", "error_file": "", "usage": None, "errors": ()},
 }
 
 

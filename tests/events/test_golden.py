@@ -14,8 +14,10 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct
 
+from taskstream.events.batch_job import BatchJobEvent
 from taskstream.events.codec import (
     Codec,
+    batch_job_codec,
     operation_codec,
     owner_codec,
     pool_codec,
@@ -45,6 +47,7 @@ VOCABULARIES: list[tuple[Any, Codec[Any]]] = [
     (WebhookEvent, webhook_codec),
     (ScheduleEvent, schedule_codec),
     (OperationEvent, operation_codec),
+    (BatchJobEvent, batch_job_codec),
 ]
 CODECS: dict[str, Codec[Any]] = {
     event.__name__: codec for vocabulary, codec in VOCABULARIES for event in get_args(vocabulary)

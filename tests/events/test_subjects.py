@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from taskstream.events.ids import OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, token
+from taskstream.events.batch_job import BatchJobEvent, BatchJobValidated
+from taskstream.events.ids import BatchJobRef, OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, token
 from taskstream.events.operation import OperationEvent, OperationResumed
 from taskstream.events.owner import OwnerEvent, OwnerLimitsRemoved
 from taskstream.events.pool import PoolEvent
@@ -20,6 +21,9 @@ from taskstream.events.subjects import (
     NO_SERVER,
     READY_RETRIES,
     READY_TASKS,
+    batch_job_ref,
+    batch_job_root,
+    batch_jobs_filter,
     dispatched_ref,
     dispatched_subject,
     due_retry_filter,
@@ -75,6 +79,7 @@ from .test_golden import golden
 REF = TaskRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRS")
 HOOK = WebhookRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRT")
 SCHEDULE = ScheduleRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRV")
+JOB = BatchJobRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRY")
 OPERATION = OperationRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRX")
 TOKEN = re.compile(r"[A-Za-z0-9_=-]{1,64}")
 
@@ -122,6 +127,7 @@ HISTORIES: list[tuple[Any, str, str]] = [
     (WebhookEvent, webhook_root(HOOK), f"webhook.{HOOK.owner}.{HOOK.unique}"),
     (ScheduleEvent, schedule_root(SCHEDULE), f"schedule.{SCHEDULE.owner}.{SCHEDULE.unique}"),
     (OperationEvent, operation_root(OPERATION), f"operation.{OPERATION.owner}.{OPERATION.unique}"),
+    (BatchJobEvent, batch_job_root(JOB), f"batch_job.{JOB.owner}.{JOB.unique}"),
 ]
 
 
@@ -138,11 +144,12 @@ def test_every_event_has_a_subject_of_its_own_below_the_root_of_its_history(
         assert subject.startswith(f"{root}.")
 
 
-def test_a_subject_leads_back_to_its_task_webhook_schedule_or_operation() -> None:
+def test_a_subject_leads_back_to_what_its_event_is_about() -> None:
     assert task_ref(event_subject(task_root(REF), queued())) == REF
     assert webhook_ref(event_subject(webhook_root(HOOK), WebhookDeleted())) == HOOK
     assert schedule_ref(event_subject(schedule_root(SCHEDULE), ScheduleDeleted())) == SCHEDULE
     assert operation_ref(event_subject(operation_root(OPERATION), OperationResumed())) == OPERATION
+    assert batch_job_ref(event_subject(batch_job_root(JOB), BatchJobValidated(total=3))) == JOB
 
 
 def test_the_names_of_server_events_are_in_words() -> None:
@@ -202,13 +209,15 @@ def test_the_filters_over_the_log_of_tasks() -> None:
     assert tasks_filter("alice", "progressed") == "task.alice.*.progressed"
 
 
-def test_the_filters_over_the_logs_of_webhooks_schedules_and_operations() -> None:
+def test_the_filters_over_the_other_logs_of_owners() -> None:
     assert webhooks_filter(None) == "webhook.*.>"
     assert webhooks_filter("alice") == "webhook.alice.>"
     assert schedules_filter(None, ScheduleDeleted) == "schedule.*.*.schedule_deleted"
     assert schedules_filter("alice", ScheduleFired) == "schedule.alice.*.schedule_fired"
     assert operations_filter(None, OperationResumed) == "operation.*.*.operation_resumed"
     assert operations_filter("alice", OperationResumed) == "operation.alice.*.operation_resumed"
+    assert batch_jobs_filter(None, BatchJobValidated) == "batch_job.*.*.batch_job_validated"
+    assert batch_jobs_filter("alice", BatchJobValidated) == "batch_job.alice.*.batch_job_validated"
 
 
 def test_a_subject_of_a_task_leads_to_its_word_and_to_the_server_whose_slot_is_free() -> None:

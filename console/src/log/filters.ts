@@ -1,11 +1,17 @@
 /** The filter of the log, in the address and in the API. Pure. */
 import type { FilterKey } from "../parts/Chips.tsx";
 
-export const LOGS = ["tasks", "fleet", "schedules", "webhooks", "operations"];
+export const LOGS = ["tasks", "fleet", "schedules", "webhooks", "operations", "batch-jobs"];
 export const NAMES = ["log", "event", "actor", "subject", "since", "until"];
 
 export const KEYS: FilterKey[] = [
-  { name: "log", label: "log", values: LOGS, many: true, hint: "tasks, fleet, schedules, webhooks, operations" },
+  {
+    name: "log",
+    label: "log",
+    values: LOGS,
+    many: true,
+    hint: "tasks, fleet, schedules, webhooks, operations, batch-jobs",
+  },
   { name: "event", label: "event", many: true, hint: "TaskFailed, ServerWentOffline" },
   { name: "actor", label: "by", hint: "user:alice, worker:, or an id" },
   { name: "subject", label: "about", hint: "server:gpu-3, type:render, task:<id>" },
@@ -61,7 +67,7 @@ export function inShort(data: Record<string, unknown>, limit = 160): string {
 /** Return the place that a text names: a sequence in a log (`tasks:48812`) or an instant; null: neither. */
 export function placeOf(text: string): string | null {
   const given = text.trim();
-  if (/^(tasks|fleet|schedules|webhooks|operations):\d+$/.test(given)) return given;
+  if (/^(tasks|fleet|schedules|webhooks|operations|batch-jobs):\d+$/.test(given)) return given;
   if (/^\d+$/.test(given) && given.length < 13) return `tasks:${given}`;
   return Number.isFinite(Date.parse(given)) ? new Date(given).toISOString() : null;
 }

@@ -6,6 +6,7 @@
     WEBHOOKS  the log of webhooks. Append-only.
     SCHEDULES the log of recurring schedules. Append-only.
     OPERATIONS the log of operations on many tasks: the last event of each kind of each, for a month.
+    BATCH_JOBS the log of batch jobs: the last event of each kind of each, for two months.
     TIMERS    timers of JetStream's scheduler (`timer.…`), and the messages they have fired (`due.…`).
     RETRIES   timers of tasks that wait for their next attempt.
     DISPATCH  the queue of ready tasks. JetStream fills it from TASKS and RETRIES; no process of ours writes it.
@@ -34,6 +35,7 @@ from datetime import timedelta
 from typing import Any
 
 from ...events.subjects import (
+    BATCH_JOB_SUBJECTS,
     FLEET,
     OPERATION_SUBJECTS,
     READY_RETRIES,
@@ -56,6 +58,7 @@ SERVERS = "SERVERS"
 WEBHOOKS = "WEBHOOKS"
 SCHEDULES = "SCHEDULES"
 OPERATIONS = "OPERATIONS"
+BATCH_JOBS = "BATCH_JOBS"
 TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
@@ -66,6 +69,8 @@ DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats", "KV_usage", "OB
 """Streams whose content can be derived from the logs or is sent again: not synced if there is one server."""
 OPERATION_RETENTION = timedelta(days=30)
 """How long operations are kept. One that has not ended by then is forgotten, and ends so."""
+BATCH_JOB_RETENTION = timedelta(days=60)
+"""How long batch jobs are kept; much longer than their longest window."""
 DEDUPLICATION = timedelta(seconds=10)
 """As short as possible: guards prevent duplicates; we send no message ids."""
 
@@ -108,6 +113,13 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
             "subjects": [OPERATION_SUBJECTS],
             "max_age": nanoseconds(OPERATION_RETENTION),
             "max_msgs_per_subject": 1,  # each event has all that the earlier ones of its kind had
+            **logs,
+        },
+        {
+            "name": BATCH_JOBS,
+            "subjects": [BATCH_JOB_SUBJECTS],
+            "max_age": nanoseconds(BATCH_JOB_RETENTION),
+            "max_msgs_per_subject": 1,  # likewise
             **logs,
         },
         {
