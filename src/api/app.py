@@ -101,6 +101,11 @@ def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | N
 
 def create_app(container: Container, authenticator: Authenticator) -> RequestMiddleware:
     """Return the application of a started container."""
+    return RequestMiddleware(Conditional(routed_app(container, authenticator)), container.settings.slow_request)
+
+
+def routed_app(container: Container, authenticator: Authenticator) -> Litestar:
+    """Return the application without the middleware around all routes."""
     release = version("taskstream")
     tokens = StreamTokens(container.token_sealer, time.time)
     alarms = AlarmDesk(container)
@@ -147,8 +152,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
             if handler.http_methods == {"OPTIONS"}:
                 handler.opt[METHODS] = set(route.methods)
-
-    return RequestMiddleware(Conditional(app), container.settings.slow_request)
+    return app
 
 
 def create_system_app(container: Container) -> RequestMiddleware:

@@ -1,4 +1,4 @@
-"""Access to the API and the form of its answers: tokens, roles, headers, problem documents."""
+"""Access to the API and the form of its answers: tokens, headers, problem documents. Routes: test_permissions.py."""
 
 from __future__ import annotations
 
@@ -78,10 +78,6 @@ async def raw(service: Service, method: str, path: str, bearer: str | None = Non
         return Answer(response.status, response.headers, await (response.json() if is_json else response.text()))
 
 
-QUEUE_SURFACE = ("/api/queue/", "/api/projects/")
-"""Their clients know a 403: the id of a task names its owner, so it does not show whether there is such a task."""
-
-
 def is_problem(answer: Answer, status: int) -> bool:
     body = answer.body
     return (
@@ -93,14 +89,12 @@ def is_problem(answer: Answer, status: int) -> bool:
     )
 
 
-async def test_without_a_token_every_api_route_is_a_401_that_says_what_to_send(
-    api: Service, routes: list[Route]
-) -> None:
-    for route in routes:
-        answer = await api.anonymous.call(route.method, route.named())
-        assert is_problem(answer, 401), (route, answer)
-        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-        assert "Authorization: Bearer" in answer["error"]
+async def test_without_a_token_a_401_says_what_to_send(api: Service) -> None:
+    answer = await api.anonymous.get("/api/tasks")
+
+    assert is_problem(answer, 401), answer
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert "Authorization: Bearer" in answer["error"]
 
 
 async def test_a_token_that_proves_nothing_is_a_401(api: Service) -> None:
@@ -122,10 +116,11 @@ JUNK_HEADERS = [
     b"Bearer", b"Bearer ", b"Bearer  ", b"Bearer x", b"bearer a.b.c", b"Bearer \xff\xfe", b"Bearer " + b"x" * 22,
     b"Bearer " + b"\xe9" * 22, b"Bearer \xc3\xa9.\xe2\x82\xac.z", b"Bearer " + b"a." * 2000, b"Bearer " + b"A" * 9000,
     b"Basic YTpi", b"Bearer e30.e30.", b"Bearer null", b"Bearer [object Object]", b"Token x", b"Bearer\tx", b"\xff",
+    b"Bearer \xff.a.b",
 ]  # fmt: skip
 
 
-async def test_a_junk_header_is_a_401_on_every_route(api: Service, routes: list[Route]) -> None:
+async def test_a_junk_header_is_a_401(api: Service) -> None:
     task_id = await api.alice.submit({"a": 1})
     head = "{} {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\nAuthorization: "
 
@@ -137,9 +132,8 @@ async def test_a_junk_header_is_a_401_on_every_route(api: Service, routes: list[
         assert b"application/problem+json" in answer, answer[:300]
         return int(answer.split(b" ")[1])
 
-    for route in routes:
-        assert await status(route.method, route.named(task_id=task_id), b"Bearer \xff.a.b") == 401, route
     for header in JUNK_HEADERS:
+        assert await status("GET", "/api/tasks", header) == 401, header
         assert await status("PUT", f"/api/task/{task_id}", header) == 401, header
     assert (await api.alice.details(task_id))["status"] == "WAITING"
 
@@ -190,68 +184,6 @@ async def test_the_scheme_is_read_without_regard_to_case(api: Service) -> None:
     answer = await api.anonymous.get("/api/tasks", headers={"Authorization": f"bearer {signed()}"})
 
     assert answer.status == 200
-
-
-async def test_a_token_with_none_of_our_roles_is_a_403_everywhere(api: Service, routes: list[Route]) -> None:
-    for roles in ([], ["superuser"]):
-        for route in routes:
-            answer = await api.bearing(signed(roles=roles)).call(route.method, route.named())
-            assert is_problem(answer, 403), (route, answer)
-
-
-async def test_another_user_finds_nothing_of_alices_on_any_route(api: Service, routes: list[Route]) -> None:
-    task_id = await api.alice.submit({"a": 1})
-    batch = await api.alice.done("POST", "/api/tasks/batch", [{"a": 1}])
-    webhook = await api.alice.done("POST", "/api/webhooks", {"url": "http://127.0.0.1:9/"})
-    schedule = await api.alice.done("POST", "/api/schedules", {"cron": "@yearly", "task": {"payload": 1}})
-    of_alice = {
-        "task_id": task_id,
-        "batch_id": batch["batchId"],
-        "webhook_id": webhook["webhook"]["id"],
-        "schedule_id": schedule["id"],
-    }
-    before = [await api.alice.details(task_id), *(await api.alice.done("GET", "/api/tasks"))["tasks"]]
-    bob = api.client("bob", "user")
-    for route in routes:
-        names = re.findall(r"\{(\w+)\}", route.path)
-        if any(name in of_alice for name in names):
-            answer = await bob.call(route.method, route.named(**of_alice), route.body)
-            is_of_older_clients = route.path.startswith(QUEUE_SURFACE) or route.path == "/api/tasks/{task_id}/cancel"
-            assert is_problem(answer, 403 if is_of_older_clients else 404), (route, answer)
-        elif route.method == "GET" and not route.path.endswith(("/stream", "/events", "/live")):
-            answer = await bob.call("GET", route.named(owner="alice"))
-            assert answer.status in (200, 403, 404), (route, answer)
-            assert "~alice" not in str(answer.body), (route, answer)
-    assert before == [await api.alice.details(task_id), *(await api.alice.done("GET", "/api/tasks"))["tasks"]]
-
-
-async def test_only_admins_manage_servers_pools_types_and_limits(api: Service, routes: list[Route]) -> None:
-    def is_for_admins(route: Route) -> bool:
-        changes = route.method != "GET"
-        return route.path.startswith(("/api/servers", "/api/pools")) or (
-            changes and route.path.startswith(("/api/types", "/api/owners"))
-        )
-
-    found = [route for route in routes if is_for_admins(route)]
-    assert {route.path.split("/")[2] for route in found} == {"servers", "pools", "types", "owners"}
-    one = "/api/servers/{server_id}"
-    of_backends = {("GET", "/api/servers"), ("GET", one), ("POST", f"{one}/heartbeat")}
-    backends = api.client("backend", "service")
-    reads = {(route.method, route.path) for route in found if route.method == "GET"}
-    allowed = {backends: of_backends, api.auditor: reads, api.alice: set()}
-    for client, of_client in allowed.items():
-        for route in found:
-            if route[:2] in of_client:
-                continue
-            answer = await client.call(route.method, route.named())
-            assert is_problem(answer, 403), (route, answer)
-            assert "admin" in answer["error"]
-
-
-async def test_auditors_submit_nothing(api: Service) -> None:
-    for path in ("/api/task", "/api/tasks/batch", "/api/schedules", "/api/projects/novel/queue-chapters"):
-        answer = await api.auditor.post(path, {"a": 1})
-        assert is_problem(answer, 403), path
 
 
 async def test_users_admins_and_services_submit(api: Service) -> None:

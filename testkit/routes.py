@@ -1,0 +1,67 @@
+"""All routes of the service, as the application has them: nothing is listed by hand."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+from unittest.mock import MagicMock
+
+import msgspec
+from litestar.routes import HTTPRoute
+
+from taskstream.api.app import routed_app
+from taskstream.api.auth.access import ROLES_NEEDED, TAKES, TakesStreamTokens
+from taskstream.api.auth.roles import ROLES
+
+from .service import quick_settings
+
+WEBSOCKET = "WEBSOCKET"
+
+
+class AnyRoute(NamedTuple):
+    """A route of the application, with the marks that decide who may call it."""
+
+    method: str
+    """WEBSOCKET: it is no HTTP route."""
+    path: str
+    """As in `/api/task/{task_id}`."""
+    roles: frozenset[str]
+    """The caller needs one of these."""
+    takes: str | TakesStreamTokens | None
+    parameters: tuple[str, ...]
+    """Names in its path."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@cache
+def all_routes() -> tuple[AnyRoute, ...]:
+    """Return every route, HTTP and WebSocket, in the order of the application."""
+    container = MagicMock(settings=quick_settings())  # routes are declared, and none is called
+    found = []
+    for route in routed_app(container, MagicMock()).routes:
+        handlers: Any = route.route_handlers if isinstance(route, HTTPRoute) else [route.route_handler]  # type: ignore[union-attr]
+        for handler in handlers:
+            for method in sorted(getattr(handler, "http_methods", {WEBSOCKET})):
+                if method == "OPTIONS":
+                    continue
+                found.append(
+                    AnyRoute(
+                        str(method),
+                        route.path_format,
+                        frozenset(handler.opt.get(ROLES_NEEDED) or ROLES),
+                        handler.opt.get(TAKES),
+                        tuple(route.path_parameters),
+                    )
+                )
+    return tuple(found)
+
+
+def first_example(document: dict[str, Any], route: AnyRoute) -> Any:
+    """Return the first example of a route's body in the API's description; None: it has no body there."""
+    operation = document["paths"].get(route.path, {}).get(route.method.lower(), {})
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        for example in media.get("examples", {}).values():
+            return msgspec.to_builtins(example["value"])
+    return None

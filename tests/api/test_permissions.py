@@ -1,0 +1,394 @@
+"""The permission matrix: every route of the application, called by every kind of caller.
+
+What is expected follows from the marks of a route and from the parameters of its path. A route that these do not
+describe fails here until it is in one of the tables below.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import aiohttp
+import jwt
+import pytest
+
+from taskstream.api.auth.access import (
+    ATTEMPT_TOKENS,
+    ATTEMPT_TOKENS_IN_ADDRESS,
+    LINK_TOKENS,
+    READERS_OF_ALL,
+    TakesStreamTokens,
+)
+from taskstream.api.auth.roles import ROLES
+from taskstream.api.runpod import refusals
+from taskstream.api.runpod import routes as runpod
+from taskstream.clock import utc_now
+from taskstream.events.ids import parse_task_id
+from taskstream.streams.jetstream.messages import stream_info
+from taskstream.streams.topology.definitions import DERIVED, streams
+from testkit.puller import register_pulled
+from testkit.routes import WEBSOCKET, AnyRoute, all_routes, first_example
+from testkit.service import SECRET, Client, Service
+from testkit.things import ATTEMPT_TOKEN, KINDS, MARK, OWNER, PROJECT, SERVER, Things
+
+OPEN = {
+    "/", "/health/live", "/health/ready", "/api/health", "/metrics", "/openapi.json",
+    "/docs", "/docs/start.js", "/docs/icon.svg", "/docs/{name}",
+    "/console", "/console/assets/{name}", "/console/{name}",
+}  # fmt: skip
+"""Routes without a token: they show nothing of anybody's."""
+OTHER_SERVER = "gpu-2"
+NAMES = {
+    "server_id": SERVER,
+    "server": SERVER,
+    "worker": "w",
+    "job": "none",
+    "name": PROJECT,
+    "owner": OWNER,
+    "number": "0",
+}
+"""Values of parameters that name nothing a user owns."""
+QUEUE_SURFACE = re.compile(r"/api/queue/|/api/projects/|/api/tasks/\{task_id\}/cancel")
+"""Its clients know a 403: the id of a task names its owner, so it does not show whether there is such a task."""
+BY_SERVERS = {
+    "GET /api/task/{task_id}",
+    "PUT /api/task/{task_id}",
+    "GET /api/task/{task_id}/payload",
+    "GET /api/task/{task_id}/result",
+    "GET /api/task/{task_id}/result/file",
+    "GET /api/task/{task_id}/result/file/{number}",
+}
+"""Routes by which a `service` token reaches the tasks of its servers."""
+BODIES: Mapping[str, Any] = {
+    "POST /api/attempts/take": {"server": SERVER, "wait": 0},
+    "POST /api/attempts/cancelled": {"server": SERVER, "attempts": ["none"], "wait": 0},
+}
+"""Bodies that name a server."""
+OF_PROCESSES = {"KV_leases", "TIMERS", "RETRIES"}
+"""Streams that the service writes on its own."""
+QUERIES = {"/api/live": "?topic=stats"}
+"""Queries without which a route is a 400."""
+
+
+class Caller(NamedTuple):
+    """A caller with a token in the header."""
+
+    name: str
+    roles: frozenset[str]
+    bearer: str | None
+    refused: int = 0
+    """The status of every answer; 0: it depends on the route."""
+    acts_for: str = ""
+    """The server of a `service` token."""
+
+
+def signed(secret: str = SECRET, lifetime: int = 3600, **claims: Any) -> str:
+    now = int(time.time())
+    return jwt.encode({"iat": now - 7200, "exp": now + lifetime, **claims}, secret, "HS256")
+
+
+def caller(name: str, role: str, acts_for: str = "") -> Caller:
+    return Caller(name, frozenset({role}), signed(sub=acts_for or name, roles=[role]), acts_for=acts_for)
+
+
+WITHOUT_ACCESS = [
+    Caller("no token", frozenset(), None, 401),
+    Caller("garbage", frozenset(), "garbage", 401),
+    Caller("expired", frozenset(), signed(lifetime=-3600, sub=OWNER, roles=list(ROLES)), 401),
+    Caller("forged", frozenset(), signed("x" * 40, sub=OWNER, roles=list(ROLES)), 401),
+    Caller("no role", frozenset(), signed(sub=OWNER, roles=["other"]), 403),
+]
+ALICE = caller(OWNER, "user")
+CALLERS = [
+    ALICE,
+    caller("bob", "user"),
+    caller("root", "admin"),
+    caller("eve", "auditor"),
+    caller("its server", "service", SERVER),
+    caller("another server", "service", OTHER_SERVER),
+]
+
+
+class Reply(NamedTuple):
+    """An answer; `body` is empty for one that was not refused and may have no end."""
+
+    status: int
+    media_type: str
+    body: str
+
+
+def is_problem(reply: Reply) -> bool:
+    """Return True for a problem document (RFC 9457)."""
+    if reply.media_type != "application/problem+json":
+        return False
+    body = json.loads(reply.body)
+    is_whole = {"type", "title", "status", "detail", "instance", "error"} <= body.keys()
+    return is_whole and body["status"] == reply.status and body["error"] == body["detail"] != ""
+
+
+FORMS: Mapping[str, Callable[[Reply], bool]] = {"/api/": is_problem, "/runpod/jobs/": is_problem}
+"""The form of refusals, by the beginning of the path."""
+
+
+def form_of(route: AnyRoute) -> Callable[[Reply], bool]:
+    return next(form for prefix, form in FORMS.items() if route.path.startswith(prefix))
+
+
+def owned_kind(route: AnyRoute) -> str | None:
+    """Return the parameter that names a thing of a user, None without one. Raises KeyError for an unknown one."""
+    unknown = set(route.parameters) - KINDS.keys() - NAMES.keys()
+    if unknown:
+        raise KeyError(f"{route}: is {', '.join(unknown)} a user's? Add it to testkit/things.py or to NAMES")
+    return next((name for name in route.parameters if name in KINDS), None)
+
+
+def refusal(route: AnyRoute, by: Caller) -> int:
+    """Return the status with which a call is refused for want of access, 0 if it is not."""
+    if by.refused:
+        return by.refused
+    if not by.roles & route.roles:
+        return 403
+    kind = owned_kind(route)
+    if kind == "attempt_id":
+        return 401  # reports need the token of the attempt
+    if kind is None:
+        is_anothers = "owner" in route.parameters and by is not ALICE and not by.roles & {*READERS_OF_ALL}
+        is_other_server = by.acts_for == OTHER_SERVER and (
+            {"server", "server_id"} & {*route.parameters} or str(route) in BODIES
+        )
+        return 403 if is_anothers or is_other_server else 0
+    if str(route) == "POST /api/task/{task_id}/cog":  # with the token of an attempt only
+        return 404 if by.name == "bob" else 403
+    if by is ALICE or "admin" in by.roles:
+        return 0
+    if "auditor" in by.roles:
+        return 0 if route.method == "GET" else 403
+    if str(route) in BY_SERVERS and by.acts_for == SERVER:
+        return 0
+    return 403 if QUEUE_SURFACE.match(route.path) else 404
+
+
+class Matrix:
+    """Calls routes of a service, with things of alice in their paths."""
+
+    def __init__(self, service: Service, document: dict[str, Any]) -> None:
+        self.service = service
+        self.things = Things(service, service.alice)
+        self._document = document
+        container = service.container
+        self._reading = container.reading
+        self._streams = [
+            each["name"] for each in streams(container.settings) if each["name"] not in {*DERIVED, *OF_PROCESSES}
+        ]
+
+    async def stored(self) -> dict[str, int]:
+        """Return the sequence that each stream has reached that callers change: logs, secrets, results, deliveries."""
+        return {name: int((await stream_info(self._reading, name))["state"]["last_seq"]) for name in self._streams}
+
+    async def restore(self) -> None:
+        """Have again what a call may have changed or removed."""
+        self.things.forget()
+        await self.service.admin.done("PUT", f"/api/types/{PROJECT}", {})
+        for server in (SERVER, OTHER_SERVER):
+            if (await self.service.admin.get(f"/api/servers/{server}")).status == 404:
+                await register_pulled(self.service.admin, server)
+
+    async def path(self, route: AnyRoute, *, is_absent: bool = False) -> str:
+        """Return the path of a route with things of alice; `is_absent`: with ids like theirs, of nothing."""
+        values = dict(NAMES)
+        for name in route.parameters:
+            kind = "ended_task_id" if name == "task_id" and "/result" in route.path else name
+            if kind in KINDS:
+                found = await self.things.find(kind)
+                values[name] = self.things.absent(found) if is_absent else found
+        return route.path.format(**values) + QUERIES.get(route.path, "")
+
+    async def call(self, route: AnyRoute, path: str, bearer: str | None) -> Reply:
+        """Call a route; read the body only of a refusal or a list."""
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        url = self.service.url + path
+        session = self.service.anonymous.session
+        if route.method == WEBSOCKET:
+            try:
+                async with session.ws_connect(url, headers=headers):
+                    return Reply(101, "", "")
+            except aiohttp.WSServerHandshakeError as refused:
+                return Reply(refused.status, "", "")
+        body = BODIES.get(str(route)) or (first_example(self._document, route) if owned_kind(route) else {})
+        content: dict[str, Any] = {} if route.method == "GET" else {"json": body}
+        async with session.request(route.method, url, headers=headers, allow_redirects=False, **content) as response:
+            is_endless = response.status < 400 and "json" not in response.content_type
+            return Reply(response.status, response.content_type, "" if is_endless else await response.text())
+
+
+@pytest.fixture
+async def matrix(api: Service, monkeypatch: pytest.MonkeyPatch) -> Matrix:
+    monkeypatch.setattr(refusals, "HELD_SECONDS", 0.0)
+    for held in ("WAIT_SECONDS", "KEEP_OPEN_SECONDS", "IDLE_SECONDS"):
+        monkeypatch.setattr(runpod, held, 0.0)
+    made = Matrix(api, await api.anonymous.done("GET", "/openapi.json"))
+    await made.restore()
+    return made
+
+
+def guarded() -> list[AnyRoute]:
+    """Return the HTTP routes that need a token."""
+    return [route for route in all_routes() if route.path not in OPEN and route.method != WEBSOCKET]
+
+
+def refusals_of(route: AnyRoute) -> list[tuple[Caller, int]]:
+    return [(by, status) for by in [*WITHOUT_ACCESS, *CALLERS] if (status := refusal(route, by))]
+
+
+async def test_whoever_may_not_call_a_route_is_refused_in_its_form_without_effect(matrix: Matrix) -> None:
+    wrong = []
+    for route in guarded():
+        path = await matrix.path(route)
+        absent = await matrix.path(route, is_absent=True)
+        before = await matrix.stored()
+        for by, status in refusals_of(route):
+            reply = await matrix.call(route, path, by.bearer)
+            if reply.status != status or not form_of(route)(reply):
+                wrong.append(f"{route} by {by.name}: {reply.status}, not {status}: {reply.body[:200]}")
+            elif MARK in reply.body:
+                wrong.append(f"{route} by {by.name}: shows what is alice's")
+            elif owned_kind(route) and not _is_alike(reply, path, await matrix.call(route, absent, by.bearer), absent):
+                wrong.append(f"{route} by {by.name}: shows whether the thing exists")
+        if added := dict((await matrix.stored()).items() - before.items()):
+            wrong.append(f"{route}: a refused call stored something in {', '.join(added)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _is_alike(reply: Reply, path: str, other: Reply, other_path: str) -> bool:
+    """Return True if two answers differ in nothing but the ids of their paths."""
+
+    def without_ids(text: str, path: str) -> str:
+        for part in path.partition("?")[0].split("/"):
+            text = text.replace(part, "…") if len(part) >= 26 else text
+        return text
+
+    return (reply.status, without_ids(reply.body, path)) == (other.status, without_ids(other.body, other_path))
+
+
+async def test_whoever_may_call_a_route_reaches_it_and_sees_only_what_is_theirs(matrix: Matrix) -> None:
+    wrong = []
+    for route in guarded():
+        for by in CALLERS:
+            if refusal(route, by):
+                continue
+            reply = await matrix.call(route, await matrix.path(route), by.bearer)
+            if route.method != "GET":
+                await matrix.restore()
+            if reply.status in (401, 403, 404, 405, 500):
+                wrong.append(f"{route} by {by.name}: {reply.status}: {reply.body[:200]}")
+            is_stranger = by.name == "bob" or by.acts_for == OTHER_SERVER
+            if is_stranger and (MARK in reply.body or f"~{OWNER}" in reply.body):
+                wrong.append(f"{route} by {by.name}: shows what is alice's")
+    assert not wrong, "\n".join(wrong)
+
+
+class Opener(NamedTuple):
+    """A token that is no JWT."""
+
+    name: str
+    token: str
+    opens: Callable[[AnyRoute], bool]
+    """Returns True for a route that takes such tokens."""
+    refused: int = 0
+    """The status on routes that take such tokens; 0: it opens them."""
+    refused_others: int = 0
+    """Likewise, on those that name a thing of alice."""
+    is_in_address: bool = True
+
+
+def takes_attempt_tokens(route: AnyRoute) -> bool:
+    return bool(route.takes == ATTEMPT_TOKENS)
+
+
+def takes_attempt_tokens_in_address(route: AnyRoute) -> bool:
+    return bool(route.takes == ATTEMPT_TOKENS_IN_ADDRESS)
+
+
+def takes_links(route: AnyRoute) -> bool:
+    return bool(route.takes == LINK_TOKENS)
+
+
+def takes_stream_tokens(route: AnyRoute) -> bool:
+    return isinstance(route.takes, TakesStreamTokens)
+
+
+def link_of(matrix: Matrix, task_id: str) -> str:
+    """Return the token of a link to the result of a task."""
+    sequence, until = matrix.things.result_sequence, utc_now() + timedelta(hours=1)
+    link = matrix.service.container.links.result(parse_task_id(task_id), sequence, 10, until)
+    return str(link["$ref"]).rpartition("token=")[2]
+
+
+async def openers(matrix: Matrix) -> list[Opener]:
+    async def stream_token(client: Client) -> str:
+        return str((await client.done("POST", "/api/stream-tokens"))["token"])
+
+    ended = await matrix.things.find("ended_task_id")
+    service, strange, made_up = matrix.service, link_of(matrix, Things.absent(ended)), "z" * len(ATTEMPT_TOKEN)
+    return [
+        Opener("attempt token", ATTEMPT_TOKEN, takes_attempt_tokens, is_in_address=False),
+        Opener("made-up attempt token", made_up, takes_attempt_tokens, 401, is_in_address=False),
+        Opener("attempt token in the address", ATTEMPT_TOKEN, takes_attempt_tokens_in_address),
+        Opener("made-up attempt token in the address", made_up, takes_attempt_tokens_in_address, 401),
+        Opener("link", link_of(matrix, ended), takes_links),
+        Opener("link to another task", strange, takes_links, 403),
+        Opener("garbage in the address", "garbage", lambda _: False),
+        Opener("stream token of alice", await stream_token(service.alice), takes_stream_tokens),
+        Opener("stream token of bob", await stream_token(service.bob), takes_stream_tokens, refused_others=404),
+    ]
+
+
+async def test_a_token_that_is_no_jwt_opens_what_it_was_made_for(matrix: Matrix) -> None:
+    wrong = []
+    for route in guarded():
+        path = await matrix.path(route)
+        callers = await openers(matrix)
+        before = await matrix.stored()
+        has_opened = False
+        for by in callers:
+            only_with = getattr(route.takes, "only_with", "")
+            asked = f"{path}{'&' if '?' in path else '?'}{only_with and f'{only_with}&'}token={by.token}"
+            reply = await matrix.call(
+                route, asked if by.is_in_address else path, None if by.is_in_address else by.token
+            )
+            status = (by.refused_others if owned_kind(route) else 0) or by.refused if by.opens(route) else 401
+            has_opened = has_opened or not status
+            if status and (reply.status != status or not form_of(route)(reply)):
+                wrong.append(f"{route} by {by.name}: {reply.status}, not {status}: {reply.body[:200]}")
+            if not status and reply.status in (401, 403, 404, 500):
+                wrong.append(f"{route} by {by.name}: {reply.status}: {reply.body[:200]}")
+        if not has_opened and (added := dict((await matrix.stored()).items() - before.items())):
+            wrong.append(f"{route}: a refused call stored something in {', '.join(added)}")
+        if has_opened:
+            await matrix.restore()
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_routes_without_a_token_are_listed_and_take_none(matrix: Matrix) -> None:
+    found = set()
+    for route in all_routes():
+        reply = await matrix.call(route, await matrix.path(route), None)
+        if reply.status not in (401, 403):
+            found.add(route.path)
+            assert route.method == "GET"
+            assert MARK not in reply.body
+    assert found == OPEN
+
+
+async def test_a_websocket_opens_with_a_valid_token_only(matrix: Matrix) -> None:
+    sockets = [route for route in all_routes() if route.method == WEBSOCKET]
+    assert sockets
+    for route in sockets:
+        for by in [*WITHOUT_ACCESS, *CALLERS]:
+            reply = await matrix.call(route, route.path, by.bearer)
+            assert reply.status == (403 if by.refused else 101), (route, by.name)
