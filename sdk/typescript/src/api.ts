@@ -1959,6 +1959,22 @@ export interface components {
             };
         };
         /**
+         * FacadeRequest
+         * @description What a task was submitted as: a request in the form of another service's API.
+         */
+        FacadeRequest: {
+            /** @enum {unknown} */
+            name: "openai" | "replicate";
+            endpoint?: string;
+            model?: string;
+            webhook?: string;
+            webhook_events?: string[];
+            is_stream?: boolean;
+            metadata?: {
+                [key: string]: string;
+            };
+        };
+        /**
          * FailedRuns
          * @description Runs whose tasks could not be submitted.
          */
@@ -3925,6 +3941,7 @@ export interface components {
             indexed?: {
                 [key: string]: string;
             };
+            facade?: components["schemas"]["FacadeRequest"] | null;
         };
         /** TaskSucceeded */
         TaskSucceeded: {
@@ -4126,6 +4143,11 @@ export interface components {
             sessionAffinity?: boolean;
             /** @description Wire format of its servers that are registered without one; null: `taskstream`. */
             dialect?: ("bare" | "cog" | "oip" | "openai" | "taskstream") | null;
+            /**
+             * @description Name under which clients of other services' APIs find the type: `acme/flux` for Replicate's, any id for OpenAI's.
+             *     No other type may have it. Null: the type's own name.
+             */
+            model?: string | null;
         };
         /**
          * TypeDone
@@ -4215,6 +4237,8 @@ export interface components {
             sessionAffinity: boolean;
             /** @description Wire format of its servers that are registered without one. */
             dialect: string;
+            /** @description Name under which clients of other services' APIs find it; null: its own name. */
+            model: string | null;
             /** @description Settings as an admin set them, without the schema: what is missing comes from the service. Null: not defined. */
             own: components["schemas"]["TypeBody"] | null;
             /** @description Null: not paused. */
