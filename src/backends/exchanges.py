@@ -360,7 +360,8 @@ def _place(url: str) -> tuple[str | int | None, ...]:
 def bounded(update: Update) -> Update:
     """Return an update of at most LONGEST_PROGRESS bytes: from a larger one, what makes it large is left out."""
     texts = (*update.lines, update.output, update.message or "")
-    size = sum(len(text.encode(errors="replace")) for text in texts)
+    size = 0 if update.parts is None else update.parts.characters
+    size += sum(len(text.encode(errors="replace")) for text in texts)
     if size + len(bytes(update.custom_data)) + len(bytes(update.data)) <= LONGEST_PROGRESS:
         return update
     note = f"progress of more than {LONGEST_PROGRESS} bytes was left out"

@@ -35,6 +35,7 @@ from .task_state import Ended, Held, Processing, TaskFacts, TaskState, Unknown, 
 FINAL_KINDS: frozenset[FailureKind] = frozenset({"rejected", "failed"})
 """Failures that a retry would only repeat."""
 BY_CALLBACK = "it reports by callback, and learns of it then"
+ALREADY_STREAMED = "its answer had begun to stream, so it is not tried again"
 EARLIEST_START = timedelta(milliseconds=250)
 """How early a retry may start, since the timer fires by another machine's clock."""
 LONGEST_RETRY_AFTER = timedelta(hours=1)
@@ -151,8 +152,10 @@ def fail_attempt(command: commands.FailAttempt, state: TaskState, now: datetime)
     facts = running.facts
     if command.kind == "timeout" and running.deadline == facts.plan.ends_by:
         return [_ended_by_failure(running, "deadline", f"it had not ended by {iso(running.deadline)}")]
+    if running.has_streamed:
+        return [_ended_by_failure(running, command.kind, f"{command.error}; {ALREADY_STREAMED}", command.answer)]
     if command.kind in FINAL_KINDS or facts.failures + 1 >= facts.policy.attempts:
-        return [_ended_by_failure(running, command.kind, command.error)]
+        return [_ended_by_failure(running, command.kind, command.error, command.answer)]
     retry_at = now + backoff(command, facts)
     last = task_holds.last_start(facts.plan)
     if last is not None and last <= retry_at:
@@ -173,8 +176,11 @@ def _too_late(error: str, facts: TaskFacts, last: datetime) -> str:
     return f"{error}; another attempt could not start before its `{option}`, {iso(last)}"
 
 
-def _ended_by_failure(running: Processing, kind: FailureKind, error: str) -> events.TaskFailed:
-    return events.TaskFailed(attempt=running.facts.attempt, server_id=running.server_id, kind=kind, error=error)
+def _ended_by_failure(
+    running: Processing, kind: FailureKind, error: str, answer: events.ErrorAnswer | None = None
+) -> events.TaskFailed:
+    attempt, server_id = running.facts.attempt, running.server_id
+    return events.TaskFailed(attempt=attempt, server_id=server_id, kind=kind, error=error, answer=answer)
 
 
 def backoff(command: commands.FailAttempt, facts: TaskFacts) -> timedelta:
@@ -197,6 +203,8 @@ def return_attempt(command: commands.ReturnAttempt, state: TaskState, now: datet
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt:
         return []
+    if running.has_streamed:
+        return [_ended_by_failure(running, "worker_lost", f"{command.reason}; {ALREADY_STREAMED}")]
     if command.kind != "shutdown":
         facts = running.facts
         last = task_holds.last_start(facts.plan)

@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 from msgspec import Raw, Struct
 
 from ..events.envelope import NULL
-from ..events.task import CancelOutcome, FailureKind, MergedReport, ReturnKind, StoredResult, TaskSubmitted
+from ..events.stream_parts import StreamParts
+from ..events.task import CancelOutcome, ErrorAnswer, FailureKind, MergedReport, ReturnKind, StoredResult, TaskSubmitted
 
 
 class SubmitTask(Struct, frozen=True, kw_only=True):
@@ -99,6 +100,7 @@ class ReportProgress(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     merged: tuple[MergedReport, ...] = ()
     data: StoredResult | None = None
+    parts: StreamParts | None = None
 
 
 class SucceedTask(Struct, frozen=True, kw_only=True):
@@ -132,6 +134,8 @@ class FailAttempt(Struct, frozen=True, kw_only=True):
     """In [0, 1): the fraction of the backoff to wait."""
     retry_after: timedelta | None = None
     """Retry-After of the server."""
+    answer: ErrorAnswer | None = None
+    """What the server answered; recorded if the task ends by it."""
 
 
 class ReturnAttempt(Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         notes=command.notes,
         merged=command.merged,
         data=command.data,
+        parts=command.parts,
         earlier=state.reported if isinstance(state, Processing) else 0,
     )
     if isinstance(state, Processing):

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from ..events import task as events
 from ..events.envelope import Recorded
-from ..events.task import NO_PLAN, Plan, Priority, RetryPolicy, TaskEvent, TaskSubmitted
+from ..events.task import HAS_PARTS, NO_PLAN, Plan, Priority, RetryPolicy, TaskEvent, TaskSubmitted
 
 Outcome = Literal["succeeded", "failed", "cancelled"]
 
@@ -87,6 +87,11 @@ class Processing(Struct, frozen=True, kw_only=True):
     """How often its puller must renew it; None: it was not pulled."""
     reported: int | None = 0
     """What the reports of the attempt had, as `earlier` of the next one says it."""
+
+    @property
+    def has_streamed(self) -> bool:
+        """True if parts of its answer are in the log: clients may have them, so no other attempt can follow."""
+        return bool((self.reported or 0) & HAS_PARTS)
 
     def due_at(self, now: datetime) -> datetime:
         """Return when the accepted attempt ends if nobody reports from now on: at its deadline, or with its lease."""

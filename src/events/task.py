@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Raw, Struct, field
 
 from .envelope import NULL, Event
+from .stream_parts import StreamParts
 
 Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
@@ -253,6 +254,10 @@ class AttemptAccepted(Event, frozen=True, kw_only=True):
     """The puller must renew the attempt at least this often, or the attempt is lost; None: nobody need renew it."""
 
 
+HAS_PARTS = 4
+"""In `earlier` of a report: reports before it had parts of a stream."""
+
+
 class MergedReport(Struct, frozen=True, kw_only=True):
     """A report that ended a chapter and was merged into the next ones."""
 
@@ -284,13 +289,16 @@ class ProgressReported(Event, frozen=True, kw_only=True):
     data: StoredResult | None = None
     """The result as far as it was known: `data` of the last report that had it. None: no report had it."""
     earlier: int | None = None
-    """What earlier events of the attempt had: 1 a percentage, 2 data, 3 both, 0 neither. None: an older version stored
-    it."""
+    """What earlier events of the attempt had, the sum of: 1 a percentage, 2 data, 4 parts. None: an older version
+    stored it."""
+    parts: StreamParts | None = None
+    """Parts of the answer as the server streamed them, for clients that get them as they are; `output` has their
+    text."""
 
     @property
     def has(self) -> int:
         """What this event has, in the same numbers."""
-        return (self.progress is not None) | 2 * (self.data is not None)
+        return (self.progress is not None) | 2 * (self.data is not None) | HAS_PARTS * (self.parts is not None)
 
 
 class AttemptFailed(Event, frozen=True, kw_only=True):
@@ -323,6 +331,14 @@ class TaskSucceeded(Event, frozen=True, kw_only=True):
     """What of the answer was left out, clamped or shortened, and why."""
 
 
+class ErrorAnswer(Struct, frozen=True, kw_only=True):
+    """The error that a server answered, for clients that get it as it is."""
+
+    status: int
+    body: Raw
+    """JSON; null: it is none, or is too large."""
+
+
 class TaskFailed(Event, frozen=True, kw_only=True):
     """The task failed: refused or failed by the backend, late, or out of attempts."""
 
@@ -333,6 +349,8 @@ class TaskFailed(Event, frozen=True, kw_only=True):
     result: StoredResult | None = None
     update_digest: str = ""
     notes: tuple[str, ...] = ()
+    answer: ErrorAnswer | None = None
+    """What the server answered to the last attempt; None: nothing, or nobody gets it as it is."""
 
 
 class TaskCancelled(Event, frozen=True, kw_only=True):

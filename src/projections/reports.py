@@ -51,7 +51,7 @@ class ReportSearch:
 
         `started`, `last`: sequences of the attempt's start and of its last report. Raises StoreUnavailable.
         """
-        missing = (3 if report.earlier is None else report.earlier) & ~report.has
+        missing = (3 if report.earlier is None else report.earlier) & 3 & ~report.has
         if not missing:
             return []
         known = self._known.pop(ref, None)

@@ -37,6 +37,7 @@ from ..errors import Refused, ResultExpired, StoreError, StoreUnavailable
 from ..events.chapters import ends_chapter
 from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef
+from ..events.stream_parts import joined
 from ..events.subjects import live_subject, task_root
 from ..events.task import MergedReport, ProgressReported, StoredResult, TaskEvent, object_names
 from ..projections.task_reader import TaskDetail, next_report
@@ -143,11 +144,13 @@ class AttemptReports:
             is_large = inline is None
             command = replace(command, data=inline)
         events = decide(command, known.state, self._now())
+        if command.parts is not None and command.parts.first == 0:
+            is_kept_apart = True  # in the log before any client has it: no other attempt may begin the stream again
         task = self._task(ref)
         async with task.lock:
             if task.refused is not None and task.refused[0] == command.reporter:
                 raise task.refused[1]
-            size = _characters(command) + len(command.custom_data) + len(update.data)
+            size = len(command.output) + sum(map(len, command.lines)) + len(command.custom_data) + len(update.data)
             is_over = task.stored + size > MOST_STORED
             if is_over:
                 command = _without_content(command)
@@ -168,7 +171,9 @@ class AttemptReports:
                 return
             if task.waiting is not None and not _may_be_merged(task.waiting, command):
                 await self._append(ref, task)
+            before = _part_characters(task.waiting)
             waiting = task.waiting = _merged(task.waiting, command)
+            task.stored += max(0, _part_characters(waiting) - before)  # what they have in common is stored once
             task.by, task.cause = by, cause
             if task.flush is None:
                 task.flush = asyncio.create_task(self._flush_later(ref, task))
@@ -182,9 +187,9 @@ class AttemptReports:
         most = self._connection.max_payload - ROOM_BYTES
         if 6 * _characters(command) + len(command.custom_data) <= most:  # no character takes more than six bytes
             return command
-        if len(_encode((command.output, command.lines))) + len(command.custom_data) <= most:
+        if len(_encode((command.output, command.lines, command.parts))) + len(command.custom_data) <= most:
             return command
-        return replace(command, custom_data=NULL, lines=(), output="", notes=(*command.notes, NOT_SENT))
+        return replace(command, custom_data=NULL, lines=(), output="", parts=None, notes=(*command.notes, NOT_SENT))
 
     async def _append_large(
         self, ref: TaskRef, task: _Throttle, command: ReportProgress, data: bytes, *, by: Actor, cause: str
@@ -402,6 +407,7 @@ def _without_content(command: ReportProgress) -> ReportProgress:
         lines=(),
         output="",
         data=None,
+        parts=None,
         notes=(*command.notes, NOT_KEPT),
     )
 
@@ -416,8 +422,12 @@ def _may_be_merged(first: ReportProgress, second: ReportProgress) -> bool:
 
 
 def _characters(command: ReportProgress) -> int:
-    """Return the characters of output and lines in a report."""
-    return len(command.output) + sum(map(len, command.lines))
+    """Return the characters of output, lines and parts in a report."""
+    return len(command.output) + sum(map(len, command.lines)) + _part_characters(command)
+
+
+def _part_characters(command: ReportProgress | None) -> int:
+    return 0 if command is None or command.parts is None else command.parts.characters
 
 
 def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:
@@ -442,4 +452,5 @@ def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgr
         notes=tuple(dict.fromkeys((*first.notes, *second.notes)))[:MOST_NOTES],
         merged=merged,
         data=second.data or first.data,
+        parts=joined(first.parts, second.parts),
     )

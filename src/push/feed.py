@@ -28,8 +28,9 @@ from .updates import LiveEvent, LoggedEvent, event_at
 
 READ_AT_ONCE = 256
 LONGEST_EVENT_ID = 4 * 1024
-_EVENT_ID = re.compile(r"(?:([0-9a-z]{1,32})-)?([0-9]{1,18})((?:;[0-9a-z]{1,32}(?::[0-9]{1,18}){3})*)", re.ASCII)
-"""A position: `<epoch>-<sequence>`, then `;<batch>:<reports>:<lines>:<characters>` for each batch that was seen live.
+_EVENT_ID = re.compile(r"(?:([0-9a-z]{1,32})-)?([0-9]{1,18})((?:;[0-9a-z]{1,32}(?::[0-9]{1,18}){3,4})*)", re.ASCII)
+"""A position: `<epoch>-<sequence>`, then `;<batch>:<reports>:<lines>:<characters>` for each batch that was seen live,
+with `:<parts>` if it had some.
 Before logs had epochs it began with the sequence."""
 
 
@@ -111,13 +112,14 @@ class Feeds:
         return start
 
     async def feed(
-        self, scope: Scope, place: FeedPosition, pause_seconds: float, *, in_log: bool = False
+        self, scope: Scope, place: FeedPosition, pause_seconds: float, *, in_log: bool = False, live: bool = True
     ) -> AsyncGenerator[FeedItem | None, None]:
         """Yield the events of a scope after a position, until the process stops.
 
         Progress comes live, before the log has it; the merged event of the log then has only what is new. None: nothing
-        came for `pause_seconds`. `in_log`: the log was seen to have the position. Raises StoreUnavailable if the log
-        cannot be read, or does not have the position.
+        came for `pause_seconds`. `in_log`: the log was seen to have the position. `live`: False: only what is in the
+        log, so whatever was yielded is there again, whichever process dies. Raises StoreUnavailable if the log cannot
+        be read, or does not have the position.
         """
         async with self.hub.listening(scope) as listener:
             while not listener.ended:
@@ -142,8 +144,9 @@ class Feeds:
                         case LoggedEvent() if update.sequence > place.sequence:
                             yield _advance(update, place)
                         # Before this position the log may have had the report already, and later events.
-                        case LiveEvent() if update.position >= place.sequence and place.seen.takes(update.report):
-                            yield FeedItem(update, place)
+                        case LiveEvent() if live and update.position >= place.sequence:
+                            if place.seen.takes(update.report):
+                                yield FeedItem(update, place)
                         case None if listener.is_lost:
                             raise StoreUnavailable("the log was replaced by another one")
                         case None if listener.overflowed or listener.ended:

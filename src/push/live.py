@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from ..events.envelope import Actor
 from ..events.json_text import compact
+from ..events.stream_parts import without_first
 from ..events.task import ProgressReported
 
 BATCHES_REMEMBERED = 40
@@ -57,13 +58,14 @@ class _Count(Struct):
     lines: int = 0
     output: int = 0
     """Characters."""
+    parts: int = 0
 
 
 class Seen:
     """How much of the latest batches a subscriber has received live.
 
-    Its text is `;<batch>:<reports>:<lines>:<characters>` for each batch. A client that sends it back when it reconnects
-    gets no report twice.
+    Its text is `;<batch>:<reports>:<lines>:<characters>` for each batch, and `:<parts>` if it had parts of a stream. A
+    client that sends it back when it reconnects gets no report twice.
     """
 
     def __init__(self, text: str = "") -> None:
@@ -72,12 +74,13 @@ class Seen:
         self._closed: deque[str] = deque(maxlen=BATCHES_REMEMBERED)
         """Batches that came from the log: a late live report of one is dropped."""
         for part in filter(None, text.split(";")):
-            batch, reports, lines, output = part.split(":")
-            self._batches[batch] = _Count(int(reports), int(lines), int(output))
+            batch, *counts = part.split(":")
+            self._batches[batch] = _Count(*map(int, counts))
 
     def __str__(self) -> str:
         return "".join(
-            f";{batch}:{count.reports}:{count.lines}:{count.output}" for batch, count in self._batches.items()
+            f";{batch}:{count.reports}:{count.lines}:{count.output}" + (f":{count.parts}" if count.parts else "")
+            for batch, count in self._batches.items()
         )
 
     def takes(self, live: LiveReport) -> bool:
@@ -94,6 +97,7 @@ class Seen:
         count.reports += 1
         count.lines += len(live.event.lines)
         count.output += len(live.event.output)
+        count.parts += len(live.event.parts.middles) if live.event.parts is not None else 0
         return True
 
     def rest_of(self, event: ProgressReported) -> ProgressReported | None:
@@ -109,5 +113,6 @@ class Seen:
             event,
             lines=event.lines[count.lines :],
             output=event.output[count.output :],
+            parts=None if event.parts is None else without_first(event.parts, count.parts),
             merged=tuple(merged for merged in event.merged if merged.report >= count.reports),
         )

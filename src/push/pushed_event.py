@@ -6,10 +6,19 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from ..events.envelope import NULL, Recorded
 from ..events.ids import TaskRef
-from ..events.task import ProgressReported, StoredResult, TaskEvent, TaskFailed, TaskSubmitted, TaskSucceeded
+from ..events.task import (
+    ErrorAnswer,
+    ProgressReported,
+    StoredResult,
+    TaskEvent,
+    TaskFailed,
+    TaskSubmitted,
+    TaskSucceeded,
+)
 from ..instants import iso
 from ..vault.result_links import ResultLinks
 from .live import LiveReport
@@ -41,7 +50,12 @@ DIGESTS = ("fingerprint", "update_digest")
 
 
 def shown(event: TaskEvent, ref: TaskRef, sequence: int, links: ResultLinks) -> Any:
-    """Return an event as clients see it: with links in the place of results and files in the object store."""
+    """Return an event as clients see it: with links in the place of results and files in the object store.
+
+    Parts of a stream are left out: `output` has their text.
+    """
+    if isinstance(event, ProgressReported) and event.parts is not None:
+        event = replace(event, parts=None)
     match event:
         case TaskSucceeded(result=StoredResult() as stored) | TaskFailed(result=StoredResult() as stored):
             name = "result"
@@ -61,7 +75,7 @@ def encoded(update: LoggedEvent | LiveEvent, links: ResultLinks) -> bytes:
         if isinstance(update, LoggedEvent):
             event = shown(update.event, update.ref, update.sequence, links)
         else:
-            event = update.event
+            event = shown(update.event, update.ref, 0, links)
         update.encoded = _encode(_pushed(update, event))
     return update.encoded
 
@@ -107,11 +121,14 @@ def body_sizes(event: TaskEvent) -> dict[str, int]:
             return {"payload": len(bytes(payload)), **values}
         case TaskSucceeded(result=StoredResult() as result) | TaskFailed(result=StoredResult() as result):
             return {"result": result.size_bytes}
+        case TaskFailed(answer=ErrorAnswer() as answer):
+            return {"answer": len(bytes(answer.body))}
         case ProgressReported():
             sizes = {
                 "custom_data": len(bytes(event.custom_data)) if event.custom_data != NULL else 0,
                 "lines": sum(len(line.encode()) for line in event.lines),
                 "output": len(event.output.encode()),
+                "parts": event.parts.characters if event.parts is not None else 0,
                 "merged": sum(len(bytes(report.custom_data)) for report in event.merged),
                 "data": event.data.size_bytes if event.data is not None else 0,
             }

@@ -10,7 +10,14 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from taskstream.commands.task import BY_CALLBACK, EARLIEST_START, FINAL_KINDS, LONGEST_RETRY_AFTER, decide
+from taskstream.commands.task import (
+    ALREADY_STREAMED,
+    BY_CALLBACK,
+    EARLIEST_START,
+    FINAL_KINDS,
+    LONGEST_RETRY_AFTER,
+    decide,
+)
 from taskstream.commands.task_commands import (
     AcceptAttempt,
     CancelTask,
@@ -41,12 +48,14 @@ from taskstream.errors import (
     Refused,
     ResultExpired,
 )
+from taskstream.events.stream_parts import StreamParts
 from taskstream.events.task import (
     AttemptAccepted,
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
     CancelReported,
+    ErrorAnswer,
     ProgressReported,
     RetryPolicy,
     TaskCancelled,
@@ -310,6 +319,47 @@ def test_a_report_says_what_earlier_ones_of_its_attempt_had() -> None:
     both(returned(1), started(2)).when(anew).then(ProgressReported(attempt=2, earlier=0))
     of_older_version = running(ProgressReported(attempt=1, progress=1.0))
     of_older_version.when(bare).then(ProgressReported(attempt=1, earlier=None))
+
+
+PART = StreamParts(first=0, middles=("a",))
+streaming = running(ProgressReported(attempt=1, parts=PART, earlier=0))
+
+
+@pytest.mark.parametrize("kind", ["error", "worker_lost", "timeout", "bad_answer"])
+def test_a_stream_that_clients_may_have_seen_is_not_begun_again(kind: Any) -> None:
+    answer = ErrorAnswer(status=500, body=Raw(b"null"))
+    command = FailAttempt(attempt=1, kind=kind, error="it broke", jitter=0.0, answer=answer)
+
+    [ended] = streaming(ProgressReported(attempt=1, progress=4.0, earlier=4)).when(command).events
+
+    assert isinstance(ended, TaskFailed)
+    assert (ended.kind, ended.answer) == (kind, answer)
+    assert ALREADY_STREAMED in ended.error
+
+
+@pytest.mark.parametrize("kind", ["shutdown", "busy", "unsent"])
+def test_an_attempt_that_has_streamed_is_not_returned(kind: Any) -> None:
+    [ended] = streaming.when(ReturnAttempt(attempt=1, reason="the worker ends", kind=kind)).events
+
+    assert isinstance(ended, TaskFailed)
+    assert ended.kind == "worker_lost"
+
+
+def test_a_later_attempt_that_has_not_streamed_is_tried_again() -> None:
+    later = streaming(failed(1), queued(renewed=True), started(2))
+
+    [failure] = later.when(FailAttempt(attempt=2, kind="error", error="it broke", jitter=0.0)).events
+
+    assert isinstance(failure, AttemptFailed)
+
+
+def test_the_answer_of_the_server_is_recorded_with_the_last_failure_only() -> None:
+    answer = ErrorAnswer(status=400, body=Raw(b'{"error":{}}'))
+    command = FailAttempt(attempt=1, kind="rejected", error="no", jitter=0.0, answer=answer)
+
+    running.when(command).then(TaskFailed(attempt=1, server_id="s1", kind="rejected", error="no", answer=answer))
+    [failure] = running.when(replace(command, kind="error")).events
+    assert isinstance(failure, AttemptFailed)
 
 
 def test_a_server_that_reports_on_a_task_nobody_started_takes_it_over() -> None:

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskstream.events.envelope import Actor
+from taskstream.events.stream_parts import joined, one_part
 from taskstream.events.task import ProgressReported
 from taskstream.push.live import LiveReport, Seen
 
@@ -66,3 +68,18 @@ def test_a_report_later_than_the_event_of_its_batch_is_not_sent_again() -> None:
 
     assert seen.rest_of(ProgressReported(attempt=1, lines=("a",), batch="first")) is not None
     assert not seen.takes(live(0, ["a"], "", "first"))
+
+
+def test_parts_of_a_stream_are_sent_once_though_some_came_live() -> None:
+    seen = Seen()
+    first, second = one_part(0, "a"), one_part(1, "b")
+    report = live(0, [], "", "first")
+    assert seen.takes(replace(report, event=replace(report.event, parts=first)))
+    summed = ProgressReported(attempt=1, batch="first", reports=2, parts=joined(first, second))
+
+    for resumed in (Seen(str(seen)), seen):
+        rest = resumed.rest_of(summed)
+
+        assert rest is not None
+        assert rest.parts is not None
+        assert (rest.parts.first, list(rest.parts.texts())) == (1, ["b"])

@@ -19,7 +19,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from ...commands.task_commands import Reporter, ReportProgress
 from ...events.envelope import NULL
 from ...events.server import ServerRegistered
-from ...events.task import CancelOutcome, FailureKind, ModelChoice
+from ...events.stream_parts import StreamParts
+from ...events.task import CancelOutcome, ErrorAnswer, FacadeRequest, FailureKind, ModelChoice
 from ...events.task_type import Accepts
 from ...wire.trace import Trace
 
@@ -58,6 +59,8 @@ class Call(Struct, frozen=True, kw_only=True):
     parents: list[ParentResult] | None = None
     accepts: Accepts = "any"
     """What the task's type accepts as an answer."""
+    facade: FacadeRequest | None = None
+    """The request of another service's API that the task is; None: it is none."""
     trace: Trace = NO_TRACE
     """The request that submitted the task."""
 
@@ -145,6 +148,8 @@ class Failed(Struct, frozen=True, kw_only=True):
     """It says nothing about the server: it is about this request, or about this service."""
     is_unreached: bool = False
     """The server got nothing of the task, so no payload can be the cause."""
+    answer: ErrorAnswer | None = None
+    """What the server answered, if a client gets it as it is."""
 
 
 class Busy(Struct, frozen=True, kw_only=True):
@@ -181,6 +186,8 @@ class Update(Struct, frozen=True, kw_only=True):
     """What of the update was left out, clamped or shortened."""
     data: Raw = NULL
     """The result as far as it is known."""
+    parts: StreamParts | None = None
+    """Parts of the answer as they came, for clients that get them as they are."""
 
     def command(self, reporter: Reporter) -> ReportProgress:
         """Return the command that records this update."""
@@ -192,6 +199,7 @@ class Update(Struct, frozen=True, kw_only=True):
             lines=self.lines,
             output=self.output,
             notes=self.notes,
+            parts=self.parts,
         )
 
 

@@ -16,8 +16,10 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from ...errors import InvalidInput
+from ...events.envelope import NULL
 from ...events.server import ServerRegistered
-from ...events.task import CancelOutcome
+from ...events.stream_parts import StreamParts, one_part
+from ...events.task import CancelOutcome, ErrorAnswer
 from ...wire.json_text import Json
 from ..redaction import without_keys
 from .contents import as_json, media_type_of, read_content
@@ -40,7 +42,7 @@ from .dialect import (
     Update,
     auth_headers,
 )
-from .openai_errors import AGAIN, ANSWERED_FOR_GOOD, error_in, error_of_stream, failure_of
+from .openai_errors import AGAIN, ANSWERED_FOR_GOOD, answered, error_in, error_of_stream, failure_of, reported
 from .openai_fold import CompletionFold, NotAPart
 from .openai_request import Asked, Streaming, asked, beside, place_of, under
 from .reasons import reason_in
@@ -137,9 +139,10 @@ class _OpenAICall(Conversation):
 
     def begin(self) -> Request | Failed:
         try:
-            self._asked = asked(self._server.predict_url, self._call.payload)
+            self._asked = asked(self._server.predict_url, self._call.payload, self._call.facade)
         except InvalidInput as error:
-            return Failed(kind="rejected", error=f"the payload {error}", is_neutral=True)
+            answer = ErrorAnswer(status=400, body=NULL) if self._call.facade is not None else None
+            return Failed(kind="rejected", error=f"the payload {error}", is_neutral=True, answer=answer)
         self._streaming = self._asked.streaming
         return self._request(self._asked)
 
@@ -158,13 +161,24 @@ class _OpenAICall(Conversation):
             return None
         match self._asked.endpoint:
             case "chat/completions" | "completions" as kind:
-                return _CompletionStream(self, CompletionFold(kind))
+                return _CompletionStream(self, CompletionFold(kind), self._parts())
             case "responses":
-                return _ResponseStream(self)
+                return _ResponseStream(self, self._parts())
             case _:
                 return None
 
+    def _parts(self) -> _Parts | None:
+        """Return what numbers the parts of a stream; None if no client gets them as they are."""
+        facade = self._asked.facade if self._asked is not None else None
+        return _Parts() if facade is not None and facade.is_stream else None
+
     def read(self, reply: Reply) -> Turn:
+        turn = self._read(reply)
+        if isinstance(turn, Failed) and self._asked is not None and self._asked.facade is not None:
+            return replace(turn, answer=answered(reply))
+        return turn
+
+    def _read(self, reply: Reply) -> Turn:
         assert self._asked is not None
         if 200 <= reply.status < 300:
             try:
@@ -180,8 +194,8 @@ class _OpenAICall(Conversation):
         if reply.status in AGAIN - TRY_AGAIN:
             return Failed(kind="error", error=reason, retry_after=reply.retry_after)
         found = refusal(self._dialect, self._server, reply)
-        if media_type_of(reply) == "text/event-stream" and (reported := error_of_stream(reply.body)) is not None:
-            return replace(found, error=f"{found.error}: {reason_in(reported)}")
+        if media_type_of(reply) == "text/event-stream" and (within := error_of_stream(reply.body)) is not None:
+            return replace(found, error=f"{found.error}: {reason_in(within)}")
         return found
 
     def _read_success(self, reply: Reply) -> Answer:
@@ -211,7 +225,11 @@ class _OpenAICall(Conversation):
         return completed(self._server, self._call, Json(whole, None), elapsed_ms)
 
     def failure(self, error: Any, *, has_streamed: bool) -> Answer:
-        return failure_of(self._dialect, self._server, error, has_streamed=has_streamed)
+        """Return what an error object in an answer with 200 means."""
+        found = failure_of(self._dialect, self._server, error, has_streamed=has_streamed)
+        if isinstance(found, Failed) and self._asked is not None and self._asked.facade is not None:
+            return replace(found, answer=reported(error, is_for_good=found.kind == "rejected"))
+        return found
 
     def cancel(self) -> Request | None:
         """Ask for the server's metrics: they show whether the closed connection has stopped the work."""
@@ -235,12 +253,24 @@ class _OpenAICall(Conversation):
         return Next(request=request, after=RELEASE_PAUSE)  # until the time for it ends: then it is unconfirmed
 
 
+class _Parts:
+    """The number of parts so far of a stream whose client gets them as they are."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def next(self, text: bytes) -> StreamParts:
+        self._count += 1
+        return one_part(self._count - 1, text.decode())
+
+
 class _CompletionStream(StreamReader):
     """Parts of a completion, then `[DONE]`."""
 
-    def __init__(self, call: _OpenAICall, fold: CompletionFold) -> None:
+    def __init__(self, call: _OpenAICall, fold: CompletionFold, parts: _Parts | None) -> None:
         self._call = call
         self._fold = fold
+        self._parts = parts
         self._elapsed_ms = 0
 
     def read(self, text: bytes, elapsed_ms: int, event: str) -> Update | Answer | None:  # noqa: ARG002
@@ -254,6 +284,8 @@ class _CompletionStream(StreamReader):
             output = self._fold.add(content)
         except NotAPart as error:
             raise BadAnswer(str(error)) from None
+        if self._parts is not None:
+            return Update(output=output, parts=self._parts.next(text))
         return Update(output=output) if output else None
 
     def end(self) -> Answer:
@@ -268,8 +300,9 @@ class _CompletionStream(StreamReader):
 class _ResponseStream(StreamReader):
     """The events of a response; the one that ends it has all of it."""
 
-    def __init__(self, call: _OpenAICall) -> None:
+    def __init__(self, call: _OpenAICall, parts: _Parts | None) -> None:
         self._call = call
+        self._parts = parts
         self._has_streamed = False
 
     def read(self, text: bytes, elapsed_ms: int, event: str) -> Update | Answer | None:  # noqa: ARG002
@@ -283,7 +316,7 @@ class _ResponseStream(StreamReader):
                 if not isinstance(output, str):
                     raise BadAnswer("has a delta that is not text")
                 self._has_streamed = True
-                return Update(output=output)
+                return Update(output=output, parts=self._part(text))
             case "response.completed" | "response.incomplete" if isinstance(content.get("response"), dict):
                 return self._call.completed(bytes(_raw_fields.decode(found.text)["response"]), elapsed_ms)
             case "response.failed" | "response.cancelled":
@@ -292,11 +325,16 @@ class _ResponseStream(StreamReader):
                 return self._call.failure(error, has_streamed=self._has_streamed)
             case "error":
                 return self._call.failure(content.get("error") or content, has_streamed=self._has_streamed)
-            case str() as kind if kind not in ("response.completed", "response.incomplete"):
+            case "response.created" | "response.queued" | "response.in_progress":
                 return None
+            case str() as kind if kind not in ("response.completed", "response.incomplete"):
+                return Update(parts=self._part(text)) if self._parts is not None else None
         if (error := error_in(content)) is not None:
             return self._call.failure(error, has_streamed=self._has_streamed)
         raise BadAnswer("is no event of a response")
+
+    def _part(self, text: bytes) -> StreamParts | None:
+        return self._parts.next(text) if self._parts is not None else None
 
     def end(self) -> Answer:
         return Failed(kind="bad_answer", error="the streamed answer ended without `response.completed`")

@@ -11,10 +11,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+from msgspec import Raw
+
+from ...events.envelope import NULL
+from ...events.json_text import compact
 from ...events.server import ServerRegistered
+from ...events.task import ErrorAnswer
 from ...wire.json_text import Json
 from .contents import as_json
-from .dialect import BadAnswer, Busy, Dialect, Failed
+from .dialect import BadAnswer, Busy, Dialect, Failed, Reply
 from .reasons import reason_in
 from .refusals import TRY_AGAIN
 
@@ -35,6 +41,8 @@ AGAIN = TRY_AGAIN | {424}
 """Statuses below 500 after which another attempt may succeed. 424: the model behind TEI failed."""
 ANSWERED_FOR_GOOD = frozenset({501})
 """Statuses above 499 of a request that the server will never serve."""
+LONGEST_KEPT_ERROR = 16 * 1024
+"""Bytes of an error that is kept as it came: it enters the log."""
 _EVENT_DATA = re.compile(rb"^data: ?(\{.*)", re.MULTILINE)
 
 
@@ -71,6 +79,25 @@ def error_of_stream(body: bytes) -> Any:
     except BadAnswer:
         return None
     return error_in(read.content)
+
+
+def answered(reply: Reply) -> ErrorAnswer:
+    """Return the error that an answer is, for a client that gets it as it is."""
+    body = NULL
+    if len(reply.body) <= LONGEST_KEPT_ERROR:
+        try:
+            if isinstance(as_json(reply.body).content, dict):
+                body = Raw(compact(reply.body))
+        except BadAnswer:
+            pass
+    return ErrorAnswer(status=reply.status if reply.status >= 400 else 502, body=body)
+
+
+def reported(error: Any, *, is_for_good: bool) -> ErrorAnswer:
+    """Return the same for an error object in an answer with 200."""
+    body = msgspec.json.encode({"error": error if isinstance(error, dict) else {"message": reason_in(error)}})
+    status = _status(error) or (400 if is_for_good else 500)
+    return ErrorAnswer(status=status, body=Raw(body) if len(body) <= LONGEST_KEPT_ERROR else NULL)
 
 
 def _status(error: Any) -> int | None:

@@ -17,6 +17,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...errors import InvalidInput
+from ...events.task import FacadeRequest
+from .openai_responses import chat_of
 
 STREAMED = frozenset({"chat/completions", "completions", "responses"})
 """Endpoints whose answers can be streamed."""
@@ -31,8 +33,9 @@ ROOT = "/v1"
 LONGEST_MODEL = 256
 """Characters of a model's name; the name of a longer one counts as none."""
 
-Streaming: TypeAlias = Literal["with-usage", "plain", "none"]
-"""How much is asked of a server: parts and what was used, parts only, or a whole answer."""
+Streaming: TypeAlias = Literal["with-usage", "plain", "none", "as-given", "whole"]
+"""How much is asked of a server: parts and what was used, parts only, or a whole answer; parts with the options of the
+payload, or whatever the payload asks for."""
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -46,10 +49,14 @@ class Asked(Struct, frozen=True, kw_only=True):
     url: str
     fields: dict[str, Raw]
     """Of the body."""
+    facade: FacadeRequest | None = None
+    """The request of OpenAI's API that it is, whose client gets the answer as it is; None: it is none."""
 
     @property
     def streaming(self) -> Streaming:
         """Return how much of a stream to ask for first."""
+        if self.facade is not None and self.facade.endpoint != "responses":
+            return "as-given" if self.facade.is_stream else "whole"
         if self.endpoint not in STREAMED:
             return "none"
         return "with-usage" if self.endpoint in COUNTING else "plain"
@@ -61,6 +68,8 @@ class Asked(Struct, frozen=True, kw_only=True):
             fields["model"] = Raw(_encode(model))
         if self.endpoint in STREAMED:
             fields.pop("background", None)  # the caller does not wait on this connection anyway
+            if streaming in ("as-given", "whole"):
+                return _encode(fields)
             options = fields.pop("stream_options", None)
             fields["stream"] = Raw(b"false" if streaming == "none" else b"true")
             if streaming == "with-usage":
@@ -68,13 +77,22 @@ class Asked(Struct, frozen=True, kw_only=True):
         return _encode(fields)
 
 
-def asked(predict_url: str, payload: Raw) -> Asked:
-    """Return what a payload asks of a server. Raises InvalidInput if it is not for any endpoint of the server."""
+def asked(predict_url: str, payload: Raw, facade: FacadeRequest | None = None) -> Asked:
+    """Return what a payload asks of a server. Raises InvalidInput if it is not for any endpoint of the server.
+
+    `facade`: the request of another service's API that the payload is; None: it is none. That of OpenAI's API names the
+    endpoint. A response is asked for as a chat completion, unless the server is registered by its `/responses`.
+    """
     fields = _object(payload)
     if fields is None:
         raise InvalidInput("must be an object, such as {'messages': […]}", "$.payload")
     base, registered = place_of(predict_url)
     named = None
+    if facade is not None and facade.name == "openai":
+        endpoint = facade.endpoint
+        if endpoint == "responses" and registered != endpoint:
+            endpoint, fields = "chat/completions", chat_of(fields)
+        return Asked(endpoint=endpoint, url=under(base, endpoint), fields=fields, facade=facade)
     if "url" in fields and "body" in fields:
         named, body = _text(fields["url"]), _object(fields["body"])
         if body is None:

@@ -59,7 +59,12 @@ async def fail_attempt(
     Safe to repeat: an attempt that has ended stays as it is, and its timer is set once more.
     """
     command = FailAttempt(
-        attempt=attempt, kind=failure.kind, error=failure.error, jitter=jitter(), retry_after=failure.retry_after
+        attempt=attempt,
+        kind=failure.kind,
+        error=failure.error,
+        jitter=jitter(),
+        retry_after=failure.retry_after,
+        answer=failure.answer,
     )
     handled = await container.commands.task(
         ref, command, by=by, cause=cause, known=known, patience_seconds=patience_seconds

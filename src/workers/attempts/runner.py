@@ -382,6 +382,7 @@ class AttemptRunner:
             model_key=keys.model_key,
             parents=None if parents is None else parents.sent(state.deadline),
             accepts=definition.accepts if definition else "any",
+            facade=queued.submitted.facade,
             trace=Trace(queued.request_id, context),
         )
         if self._is_given_up(under_way):
