@@ -69,7 +69,8 @@ SUBMITTED, STARTED, ATTEMPTS, ATTEMPTS_FAILED, RETURNED, FINISHED, FAILED, CANCE
 )
 """STARTED: first attempts; ATTEMPTS: all. RETRIED: by hand. WAITING, RUNNING: how many more are so than before."""
 WAIT, RUN = 1_000, 2_000
-"""First keys of the buckets of a task's time from its creation to its first start, and from there to its end."""
+"""First keys of the buckets of a task's time from its creation to its first start, and of its last attempt's time: from
+the attempt's start to the task's end."""
 
 Flow: TypeAlias = dict[int, int]
 Key: TypeAlias = tuple[str, str, str]
@@ -298,7 +299,7 @@ class Figures:
             if before is None or before.started_at is None:
                 is_special, since, first = True, after.created_at, WAIT
         elif kind in _ENDS:
-            since = after.started_at
+            since = None if before is None else before.attempt_started_at
         elif isinstance(event, _RENEWING):
             is_special = event.renewed
         was = None if before is None else (before.status, before.held, before.deleted, before.server_id)

@@ -14,7 +14,7 @@ from typing import get_args
 
 from ..events.task import FailureKind
 
-FORMAT = 5
+FORMAT = 6
 """Number of the tables and of what is folded into them. A file with another number is discarded, so raise it with every
 change to either: `tests/index/test_format.py` fails until it is."""
 

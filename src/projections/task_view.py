@@ -62,6 +62,9 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: float | None = None
     message: str | None = None
     started_at: datetime | None = None
+    """Start of the first attempt."""
+    attempt_started_at: datetime | None = None
+    """Start of the attempt that runs; None: none does, or the view is from before this field."""
     ended_at: datetime | None = None
     project: str = ""
     model: ModelChoice | None = None
@@ -183,6 +186,7 @@ def _changes(view: TaskView, recorded: Recorded[TaskEvent], sequence: int) -> di
                 "deadline": event.deadline,
                 "retry_at": None,
                 "started_at": view.started_at or recorded.at,
+                "attempt_started_at": recorded.at,
             }
         case events.AttemptAccepted():
             return {"accepted": True}
@@ -233,8 +237,8 @@ def _reported(view: TaskView, event: events.ProgressReported) -> dict[str, Any]:
 
 def _waiting(*, retry_at: datetime | None = None, **changes: Any) -> dict[str, Any]:
     """Return the changes of a task that waits for its next attempt from now on."""
-    waiting = {"status": "WAITING", "accepted": False, "deadline": None, "ended_at": None, "retry_at": retry_at}
-    return {**waiting, **changes}
+    waiting = {"status": "WAITING", "accepted": False, "deadline": None, "ended_at": None}
+    return {**waiting, "attempt_started_at": None, "retry_at": retry_at, **changes}
 
 
 def _chapters(view: TaskView, event: events.ProgressReported) -> Chapters:
@@ -270,6 +274,7 @@ def _ended(
         "server_id": server_id,
         "held": False,
         "granted": False,
+        "attempt_started_at": None,
         "ended_at": recorded.at,
         "retry_at": None,
         "accepted": False,

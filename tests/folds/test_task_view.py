@@ -110,6 +110,7 @@ def test_a_started_attempt_is_shown_with_its_server_and_deadline() -> None:
         "worker_id": "w1",
         "deadline": NOW + seconds(300),
         "started_at": NOW + seconds(1),
+        "attempt_started_at": NOW + seconds(1),
     }
 
 
@@ -154,6 +155,7 @@ def test_a_failed_attempt_is_shown_with_its_error_and_when_the_next_one_is_due()
         "error": "busy",
         "failure": "error",
         "retry_at": due,
+        "attempt_started_at": None,
         "accepted": False,
         "deadline": None,
         "progress": None,
@@ -171,6 +173,7 @@ def test_an_attempt_handed_back_leaves_no_trace_of_its_progress() -> None:
     assert effect(submitted(), started(), AttemptAccepted(attempt=1), PROGRESS, returned()) == {
         "status": "WAITING",
         "attempts": 4,
+        "attempt_started_at": None,
         "accepted": False,
         "deadline": None,
         "progress": None,
@@ -185,6 +188,7 @@ def test_a_success_is_shown_as_complete_and_without_the_errors_on_the_way() -> N
         "error": "",
         "failure": None,
         "progress": 100.0,
+        "attempt_started_at": None,
         "ended_at": NOW + seconds(4),
         "ended_sequence": 5,
         "result_bytes": 10,

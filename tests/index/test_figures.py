@@ -60,7 +60,18 @@ from taskstream.index.statistics import window_of
 from taskstream.instants import EPOCH
 from taskstream.projections.task_view import TaskView, fold
 
-from ..deciders.support import NOW, attempt_failed, failed, queued, recorded, seconds, started, submitted, succeeded
+from ..deciders.support import (
+    NOW,
+    attempt_failed,
+    cancelled,
+    failed,
+    queued,
+    recorded,
+    seconds,
+    started,
+    submitted,
+    succeeded,
+)
 from ..deciders.test_histories import histories, history, play
 
 TABLES = ("owners", "counts", "sums", "activity", "shapes")
@@ -388,7 +399,18 @@ def test_a_retry_by_hand_is_counted_with_its_second_end(connection: sqlite3.Conn
     summed = total(connection, "alice")
     assert [summed[key] for key in (SUBMITTED, STARTED, ATTEMPTS, FAILED, RETRIED, FINISHED)] == [1, 1, 2, 1, 1, 1]
     assert (summed[WAITING], summed[RUNNING]) == (0, 0)
-    assert [*quantiles(summed, WAIT, 0.5), *quantiles(summed, RUN, 0.95)] == pytest.approx([1, 4], rel=0.063)
+    assert [*quantiles(summed, WAIT, 0.5), *quantiles(summed, RUN, 0.95)] == pytest.approx([1, 1], rel=0.063)
+
+
+def test_the_run_time_of_a_task_is_that_of_the_attempt_that_ended_it(connection: sqlite3.Connection) -> None:
+    """Not the pause before another attempt, nor the time that it lay failed; a task that waits has none."""
+    waits = [started(), attempt_failed(), *[queued()] * 200, started(2), failed(2)]
+    renewed = [*waits, queued(renewed=True), started(3), attempt_failed(3), cancelled(3)]
+    store(connection, observed([task(*waits), task(*renewed)]))
+
+    summed = total(connection, "alice")
+    assert sum(count for key, count in summed.items() if key >= RUN) == 2
+    assert quantiles(summed, RUN, 1.0) == pytest.approx([1], rel=0.063)
 
 
 # Quantiles

@@ -80,7 +80,7 @@ class Happened(Struct, kw_only=True, rename="camel"):
     wait: Times
     """From creation to the first start, of the tasks that started."""
     run: Times
-    """From the first start to the end, all attempts together, of the tasks that ended."""
+    """Of the tasks that ended: the time of the last attempt, without pauses between attempts."""
 
 
 class Point(Happened, kw_only=True, rename="camel"):
