@@ -19,13 +19,14 @@ from ..commands.schedule import Created
 from ..container import Container
 from ..errors import StoreError, UnreadableEvent
 from ..events.ids import token
-from ..events.schedule import ScheduleFailed
+from ..events.schedule import ScheduleFailed, ScheduleSkipped
 from ..events.subjects import WEBHOOK_SUBJECTS, schedule_ref, schedules_filter
-from ..explain.alarms import Alarms, alarms_of
+from ..explain.alarms import KINDS, Alarms, alarms_of
 from ..explain.situation import (
     DisabledWebhook,
     EndFigures,
     FailedSchedule,
+    MissedSchedule,
     PausedWebhook,
     PoolLoad,
     Situation,
@@ -38,6 +39,8 @@ from ..index.lists import SERVICE
 from ..index.statistics import StatisticsScope
 from ..projections.schedules import load_schedules
 from ..projections.webhooks import WebhookRegistry, load_webhooks
+from ..runtime import metrics
+from ..runtime.metrics import labelled
 from ..runtime.service import Service
 from ..runtime.shared_reads import SharedReads
 from ..streams.jetstream.messages import list_subjects, read, stream_info
@@ -58,6 +61,10 @@ OWNERS_KEPT = 256
 MOST_SCHEDULES = 1_000
 """Schedules that have ever failed, of which the state is read: the newest."""
 ENDS_WINDOW = timedelta(minutes=10)
+WORKERS = "process.worker-"
+"""Beginning of the keys of workers' presences."""
+WORKER_LATE = timedelta(seconds=30)
+"""How long no worker may give a sign of life; longer where leases last long."""
 EVERYBODY = None
 
 
@@ -107,15 +114,22 @@ class AlarmDesk(Service):
         self._kept = _Kept(self._look, KEPT_SECONDS)
         self._stuck = _Kept(self._look_at_queues, WATCH_SECONDS * 0.9)
         self._clock = _Kept(self._clock_difference, SELDOM_SECONDS)
-        self._schedules = _Kept(self._failed_schedules, SELDOM_SECONDS)
+        self._schedules = _Kept(self._troubled_schedules, SELDOM_SECONDS)
+        self._worker_revision = 0
+        self._worker_seen_at = self._started_at
+        self._workers = _Kept(self._look_at_workers, WATCH_SECONDS * 0.9)
         self._registry = WebhookRegistry()
         self._webhooks_read = 0
         """Sequence of the WEBHOOKS log that the registry reflects."""
         self._webhooks = _Kept(self._troubled_webhooks, SELDOM_SECONDS)
 
     async def run_once(self) -> dict[str, int]:
-        """Look once."""
-        return {"alarms": len((await self.read()).alarms)}
+        """Look once, and count the alarms for the metrics."""
+        found = await self.read()
+        counts = Counter(alarm.kind for alarm in found.alarms)
+        for kind in KINDS:
+            labelled(metrics.alarms, kind).set(counts[kind] + found.more.get(kind, 0))
+        return {"alarms": len(found.alarms)}
 
     async def read(self, owner: str | None = EVERYBODY) -> Alarms:
         """Return the alarms of the service (None), or those of the schedules and webhooks of an owner token."""
@@ -125,14 +139,15 @@ class AlarmDesk(Service):
         now = utc_now()
         if owner is EVERYBODY:
             return alarms_of(await self._situation(now))
-        schedules, (disabled, paused) = await self._schedules.get(owner), await self._webhooks.get(owner)
-        return alarms_of(Situation(now=now, schedules=schedules, disabled=disabled, paused=paused))
+        (failed, missed), (disabled, paused) = await self._schedules.get(owner), await self._webhooks.get(owner)
+        return alarms_of(Situation(now=now, schedules=failed, missed=missed, disabled=disabled, paused=paused))
 
     async def _situation(self, now: datetime) -> Situation:
         container = self._container
         fleet, depth = container.fleet, container.submissions.admission.depth()
         reasons = self._reasons(now)
         reachable = all(each.is_connected for each in (container.appending, container.reading, container.consuming))
+        worker_seen_at = await _known(self._workers.get())
         load, stuck, clock, schedules, webhooks, index = await asyncio.gather(
             _known(container.index.run(_load, SERVICE, current=False)),
             _known(self._stuck.get()),
@@ -142,6 +157,7 @@ class AlarmDesk(Service):
             _known(container.indexer.status()),
         )
         disabled, paused = webhooks or ([], [])
+        failed, missed = schedules or ([], [])
         return Situation(
             now=now,
             is_store_reachable=reachable and index is not None,
@@ -166,7 +182,10 @@ class AlarmDesk(Service):
             halted=container.siblings.halted | container.services.halted,
             unreadable={key: str(error) for key, error in fleet.unreadable.items()},
             missing=container.siblings.missing,
-            schedules=schedules or [],
+            worker_seen_at=worker_seen_at,
+            worker_late=max(WORKER_LATE, timedelta(seconds=2 * container.settings.lease_ttl)),
+            schedules=failed,
+            missed=missed,
             disabled=disabled,
             paused=paused,
             clock_difference_ms=clock,
@@ -239,13 +258,32 @@ class AlarmDesk(Service):
     async def _clock_difference(self, _: str | None) -> float:
         return await clock_difference_ms(self._container.reading)
 
-    async def _failed_schedules(self, owner: str | None) -> list[FailedSchedule]:
-        """Return the schedules whose last runs could not be submitted. Only those that ever failed are read."""
+    async def _look_at_workers(self, _: str | None) -> datetime:
+        """Return when a worker last renewed its presence, as seen here; without one, since when this process listens.
+
+        No clocks are compared: a presence that changes is one that was renewed.
+        """
+        entries = await self._container.buckets.leases.scan("process.*")
+        latest = max((entry.revision for entry in entries if entry.key.startswith(WORKERS)), default=0)
+        if latest > self._worker_revision:
+            self._worker_revision, self._worker_seen_at = latest, utc_now()
+        return self._worker_seen_at
+
+    async def _troubled_schedules(self, owner: str | None) -> tuple[list[FailedSchedule], list[MissedSchedule]]:
+        """Return the schedules whose last runs could not be submitted, and those whose last runs were missed.
+
+        Only those are read to which it ever happened.
+        """
         reading = self._container.reading
-        failed = await list_subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleFailed))
-        refs = sorted({schedule_ref(subject) for subject in failed}, key=lambda ref: ref.id, reverse=True)
+        subjects = [
+            subject
+            for event in (ScheduleFailed, ScheduleSkipped)
+            for subject in await list_subjects(reading, SCHEDULES, schedules_filter(owner, event))
+        ]
+        refs = sorted(set(map(schedule_ref, subjects)), key=lambda ref: ref.id, reverse=True)
         states = await load_schedules(reading, refs[:MOST_SCHEDULES])
-        return [
+        found = [state for state in states.values() if isinstance(state, Created)]
+        failed = [
             FailedSchedule(
                 id=state.schedule_id,
                 name=state.settings.name,
@@ -254,11 +292,17 @@ class AlarmDesk(Service):
                 error=state.failure.error,
                 path=state.failure.path,
             )
-            for state in states.values()
-            if isinstance(state, Created)
-            and state.failure is not None
-            and (state.fired_at is None or state.failure.at >= state.fired_at)
+            for state in found
+            if state.failure is not None and (state.fired_at is None or state.failure.at >= state.fired_at)
         ]
+        missed = [
+            MissedSchedule(id=state.schedule_id, name=state.settings.name, owner=state.owner, at=state.skipped_at)
+            for state in found
+            if state.skipped_at is not None
+            and not state.paused
+            and all(at is None or at < state.skipped_at for at in (state.fired_at, state.triggered_at))
+        ]
+        return failed, missed
 
     async def _all_webhooks(self) -> WebhookRegistry:
         """Return the webhooks of everybody. Only what came since the last call is read."""

@@ -67,8 +67,11 @@ class Created(Struct, frozen=True, kw_only=True, tag="created"):
     """True while it is not known whether the tasks of the last runs were submitted."""
     failure: Failure | None = None
     """The last one."""
+    skipped_at: datetime | None = None
+    """When due runs were last found to be missed, of which none was caught up."""
     triggered: str = ""
     """The last task that was triggered by a request."""
+    triggered_at: datetime | None = None
 
 
 ScheduleState: TypeAlias = Uncreated | DeletedSchedule | Created
@@ -304,12 +307,12 @@ def evolve(state: ScheduleState, recorded: Recorded[ScheduleEvent]) -> ScheduleS
                 counts=event.counts,
             )
         case events.ScheduleSkipped():
-            return replace(state, next_at=event.next_at, counts=event.counts)
+            return replace(state, next_at=event.next_at, counts=event.counts, skipped_at=recorded.at)
         case events.ScheduleFailed():
             failure = Failure(at=recorded.at, runs=event.runs, error=event.error, path=event.path)
             return replace(state, failure=failure, unsettled=False, counts=event.counts)
         case events.ScheduleTriggered():
-            return replace(state, triggered=event.task_id, counts=event.counts)
+            return replace(state, triggered=event.task_id, triggered_at=recorded.at, counts=event.counts)
         case events.ScheduleDeleted():
             return DeletedSchedule(schedule_id=state.schedule_id)
         case _:

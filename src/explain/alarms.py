@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ..commands.server import NOT_CHECKED, CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
 from ..instants import iso
-from .situation import DisabledWebhook, FailedSchedule, PausedWebhook, PoolLoad, Situation, TypeLoad
+from .situation import DisabledWebhook, FailedSchedule, MissedSchedule, PausedWebhook, PoolLoad, Situation, TypeLoad
 
 AlarmKind: TypeAlias = Literal[
     # critical
@@ -24,6 +24,7 @@ AlarmKind: TypeAlias = Literal[
     "service-halted",  # a background service has stopped at an event it cannot read
     "unreadable-event",  # a server, type or pool is left out for the same reason
     "process-missing",  # a process of this `up` does not run
+    "no-worker",  # no worker gives a sign of life
     "held-by-nobody",  # tasks are held, and no scheduler releases them
     "oldest-waiting-while-slots-free",  # a task could start on a free slot, and nothing starts
     "type-without-server",  # tasks wait whose type no available server serves
@@ -36,6 +37,7 @@ AlarmKind: TypeAlias = Literal[
     "type-paused-with-backlog",
     "dead-letters-growing",  # many tasks fail for good
     "schedule-failed",
+    "schedule-missed",  # its last runs were due while nothing could fire them
     "webhook-disabled",
     "webhook-paused",
     "store-nearly-full",
@@ -122,7 +124,7 @@ def _all(it: Situation) -> Iterator[Alarm]:
     yield from _of_queues(it)
     yield from _of_servers(it)
     yield from _of_failures(it)
-    yield from of_schedules(it.schedules)
+    yield from of_schedules(it.schedules, it.missed)
     yield from of_webhooks(it.disabled, it.paused, it.now)
 
 
@@ -206,6 +208,14 @@ def _of_processes(it: Situation) -> Iterator[Alarm]:
             f"The process {name} does not run now. `taskstream up` starts it again; its log says why it ended.",
             "#/settings",
             AlarmSubject("process", name),
+        )
+    if it.worker_seen_at is not None and (silent := it.now - it.worker_seen_at) > it.worker_late:
+        yield _alarm(
+            "no-worker",
+            f"No worker has given a sign of life for {silent.total_seconds():.0f} s, so no task starts, no schedule "
+            "runs and no webhook is sent. Start a worker, or look at the log of the last one.",
+            "#/settings",
+            since=it.worker_seen_at,
         )
     if it.index_lag is not None:
         yield _alarm(
@@ -416,7 +426,7 @@ def _of_failures(it: Situation) -> Iterator[Alarm]:
     )
 
 
-def of_schedules(schedules: Sequence[FailedSchedule]) -> Iterator[Alarm]:
+def of_schedules(schedules: Sequence[FailedSchedule], missed: Sequence[MissedSchedule]) -> Iterator[Alarm]:
     """Yield the alarms of schedules."""
     for each in schedules:
         place = f" (at {each.path} of its task)" if each.path else ""
@@ -430,6 +440,16 @@ def of_schedules(schedules: Sequence[FailedSchedule]) -> Iterator[Alarm]:
             error=each.error,
             path=each.path,
             owner=each.owner,
+        )
+    for late in missed:
+        yield _alarm(
+            "schedule-missed",
+            f"The last due runs of the schedule {late.name or late.id} were missed: nothing could fire them in time. "
+            "Run it now if they matter; the alarm ends with its next run. `missed: catch_up` makes up for such runs.",
+            f"#/schedules?id={_part(late.id)}",
+            AlarmSubject("schedule", late.id),
+            late.at,
+            owner=late.owner,
         )
 
 

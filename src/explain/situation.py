@@ -76,6 +76,16 @@ class FailedSchedule(Struct, frozen=True, kw_only=True):
     path: str
 
 
+class MissedSchedule(Struct, frozen=True, kw_only=True):
+    """A schedule whose last due runs were missed, and that has not run since."""
+
+    id: str
+    name: str
+    owner: str
+    at: datetime
+    """When that was found."""
+
+
 class DisabledWebhook(Struct, frozen=True, kw_only=True):
     """A webhook that the service has disabled."""
 
@@ -121,7 +131,12 @@ class Situation(Struct, frozen=True, kw_only=True):
     """Servers, types and pools that are left out, by key, each with the reason."""
     missing: Sequence[str] = ()
     """Processes that do not run."""
+    worker_seen_at: datetime | None = None
+    """When a worker last gave a sign of life; without one, since when this process listens."""
+    worker_late: timedelta = timedelta(seconds=30)
+    """How long workers may give none: a restarted worker gives one within seconds."""
     schedules: Sequence[FailedSchedule] = ()
+    missed: Sequence[MissedSchedule] = ()
     disabled: Sequence[DisabledWebhook] = ()
     paused: Sequence[PausedWebhook] = ()
     clock_difference_ms: float | None = None

@@ -165,6 +165,9 @@ clock_difference = Gauge(
     "How far NATS' clock is ahead of that of this process; 0 if the time of a request explains it",
     registry=REGISTRY,
 )
+alarms = Gauge(
+    "taskstream_alarms", "Alarms of the service by kind, as `GET /api/alarms` lists them", ["kind"], registry=REGISTRY
+)
 processes_missing = Gauge(
     "taskstream_processes_missing", "Other processes of the same `taskstream up` that do not run now", registry=REGISTRY
 )
@@ -205,7 +208,10 @@ webhooks_disabled = Counter(
     "taskstream_webhooks_disabled", "Webhooks disabled because their receivers answered 410", registry=REGISTRY
 )
 schedule_runs = Counter(
-    "taskstream_schedule_runs", "Runs of schedules by outcome: submitted, failed", ["outcome"], registry=REGISTRY
+    "taskstream_schedule_runs",
+    "Runs of schedules by outcome: submitted, failed, missed",
+    ["outcome"],
+    registry=REGISTRY,
 )
 webhooks_paused = Gauge("taskstream_webhooks_paused", "Webhooks whose receivers asked for a pause", registry=REGISTRY)
 webhook_lag_seconds = Histogram(
@@ -247,7 +253,7 @@ def _begin_at_zero() -> None:
     """Export the counters whose labels are known: `increase()` does not see a first event that makes its series."""
     known: dict[Counter, tuple[str, ...]] = {
         servers_removed: ("offline", "cleanup", "deleted"),
-        schedule_runs: ("submitted", "failed"),
+        schedule_runs: ("submitted", "failed", "missed"),
         webhook_tries: ("delivered", "retried", "paused", "failed", "gone"),
     }
     for counter, values in known.items():

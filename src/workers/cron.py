@@ -69,12 +69,20 @@ class Cron:
             return
         known = await self._settle(ref, known)
         settled = known.state.fired if isinstance(known.state, Created) else ()
+        skipped = known.state.counts.skipped if isinstance(known.state, Created) else 0
         command = FireSchedule(ref=ref, grace=self._grace, due_at=due_at, settled=settled)
         try:
             handled = await self._schedules.handle(ref, command, by=BY, known=known)
         except Refused:  # deleted
             return
         known = handled.known
+        if (
+            handled.appended
+            and isinstance(known.state, Created)
+            and (missed := known.state.counts.skipped - skipped) > 0
+        ):
+            labelled(metrics.schedule_runs, "missed").inc(missed)
+            log.warning("schedule.missed", schedule=ref.id, runs=missed)
         if handled.appended and isinstance(known.state, Created) and known.state.fired != settled:
             known = await self._submit(ref, known, known.state, known.state.fired)
         state = known.state

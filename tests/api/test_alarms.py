@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from taskstream.api import alarm_desk, stuck_pools
+from taskstream.clock import utc_now
+from taskstream.commands.schedule import FireSchedule
+from taskstream.events.envelope import Actor
+from taskstream.events.ids import parse_schedule_id
 from taskstream.explain import alarms
+from taskstream.running import running_worker
 from testkit.backend import BackendServer, hold
 from testkit.receiver import HookReceiver, answers
 from testkit.receiver import register as register_webhook
@@ -143,6 +148,20 @@ async def test_tasks_that_wait_behind_a_full_server_are_no_such_alarm(
         assert not of_kind(body, "oldest-waiting-while-slots-free")
 
 
+async def test_a_service_without_a_worker_has_a_critical_alarm_until_one_starts(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarm_desk, "WORKER_LATE", timedelta(0))
+    async with running_service(nats_url, worker=False, lease_ttl=2.0) as service:
+        found = await alarm(service.admin, "no-worker")
+        counted = 'taskstream_alarms{kind="no-worker"} 1.0'
+
+        assert found["severity"] == "critical"
+        await service.anonymous.until("/metrics", lambda page: counted in page, "the alarm to be counted")
+        async with running_worker(service.container):
+            await no_alarm(service.admin, "no-worker")
+
+
 # Whose alarms
 
 
@@ -161,6 +180,22 @@ async def test_a_schedule_that_cannot_submit_is_its_owners_alarm_and_nobody_else
         assert (await service.bob.done("GET", "/api/alarms"))["alarms"] == []
         await service.admin.done("PUT", "/api/types/resize", {})
         await no_alarm(service.alice, "schedule-failed")
+
+
+async def test_missed_runs_of_a_schedule_are_its_owners_alarm_until_it_runs_again(api: Service) -> None:
+    schedule = {"name": "nightly", "cron": "0 3 * * *", "task": {"payload": 1}}
+    made = await api.alice.done("POST", "/api/schedules", schedule)
+    ref, a_day = parse_schedule_id(made["id"]), timedelta(days=1)
+    late = FireSchedule(ref=ref, grace=timedelta(0), due_at=utc_now() + a_day + timedelta(seconds=1))
+    await api.container.commands.schedules.handle(ref, late, by=Actor("timer", "schedule"))
+
+    found = await alarm(api.alice, "schedule-missed")
+
+    assert found["subject"] == {"kind": "schedule", "id": made["id"]}
+    assert "nightly" in found["text"]
+    assert of_kind(await api.bob.done("GET", "/api/alarms"), "schedule-missed") == []
+    await api.alice.done("POST", f"/api/schedules/{made['id']}/run")
+    await no_alarm(api.alice, "schedule-missed")
 
 
 async def test_a_webhook_that_the_service_disabled_is_an_alarm_and_its_owner_s_choice_not(nats_url: str) -> None:

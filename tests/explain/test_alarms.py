@@ -19,6 +19,7 @@ from taskstream.explain.situation import (
     DisabledWebhook,
     EndFigures,
     FailedSchedule,
+    MissedSchedule,
     PausedWebhook,
     PoolLoad,
     Situation,
@@ -72,6 +73,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "service-halted": {"halted": {"scheduler": "event 7 does not decode"}},
     "unreadable-event": {"unreadable": {"server.gpu-1": "event 7 does not decode"}},
     "process-missing": {"missing": ["worker-1"]},
+    "no-worker": {"worker_seen_at": NOW - MINUTE},
     "held-by-nobody": {"pools": [PoolLoad(name="p", waiting_for={"turn": 2}, turn_since=NOW - MINUTE)]},
     "oldest-waiting-while-slots-free": {"stuck": [stuck()]},
     "type-without-server": {
@@ -90,6 +92,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "schedule-failed": {
         "schedules": [FailedSchedule(id="s~a", name="nightly", owner="a", at=LONG_AGO, error="no type", path="$.type")]
     },
+    "schedule-missed": {"missed": [MissedSchedule(id="s~a", name="nightly", owner="a", at=LONG_AGO)]},
     "webhook-disabled": {
         "disabled": [DisabledWebhook(id="w~a", owner="a", url="https://x.test/", at=LONG_AGO, reason="410")]
     },
@@ -160,6 +163,13 @@ def test_tasks_that_wait_a_moment_for_the_scheduler_are_no_alarm() -> None:
     pool = PoolLoad(name="p", waiting_for={"turn": 2}, turn_since=NOW - alarms.TURN_AFTER + timedelta(seconds=1))
 
     assert kinds(pools=[pool]) == []
+
+
+def test_workers_may_be_silent_for_as_long_as_a_restart_takes() -> None:
+    half_a_minute = timedelta(seconds=30)
+
+    assert kinds(worker_seen_at=NOW - half_a_minute) == []
+    assert kinds(worker_seen_at=NOW - MINUTE, worker_late=2 * MINUTE) == []
 
 
 # Servers
