@@ -25,6 +25,7 @@ from .commands.task_timers import timers_over
 from .errors import StoreError
 from .events.ids import BatchRef, TaskRef
 from .events.limits import Limits
+from .files.service import FileService
 from .index.indexer import Indexer
 from .index.lists import SERVICE, ListedTasks, TaskLists
 from .index.query import TaskQuery
@@ -55,16 +56,19 @@ from .streams.client.connection import Connection, open_connection
 from .streams.jetstream.api import api
 from .streams.jetstream.messages import stream_info
 from .streams.leases import Membership
-from .streams.results import Objects, Results
+from .streams.objects import Objects
+from .streams.results import BUCKET as RESULTS_BUCKET
+from .streams.results import Results
 from .streams.storage import StoreSpace
 from .streams.tail import Tail
 from .streams.timers import Timers
-from .streams.topology.definitions import SERVERS, TASKS, configurations
+from .streams.topology.definitions import FILES_BUCKET, SERVERS, TASKS, configurations
 from .streams.topology.ensure import ensure_streams
 from .streams.topology.epochs import has_event
 from .streams.topology.server_checks import Durability, ServerChecks, inspect
 from .streams.topology.startup_retry import StartupRetry, leader_elected
 from .submission.service import SubmissionService
+from .vault.file_links import FileLinks
 from .vault.result_links import ResultLinks
 from .vault.sealing import Sealer
 from .vault.secrets import SecretStore
@@ -102,7 +106,6 @@ class Container:
         stored_by_default: int = STORED_BY_DEFAULT,
         tracing: Tracing | None = None,
     ) -> None:
-        replicated = settings.replicas > 1
         self.settings = settings
         self.appending = appending
         self.reading = reading
@@ -110,14 +113,14 @@ class Container:
         self.storing = objects
         self.server_checks = server_checks
         self.tracing = tracing  # None: no spans are exported
-        self.commands = Commands(appending, reading, replicated=replicated)
+        self.commands = Commands(appending, reading, replicated=settings.replicas > 1)
         self.buckets = Buckets(
             **{
                 name: Bucket(reading, name)
                 for name in ("tasks", "registry", "heartbeats", "leases", "secrets", "deliveries", "usage")
             }
         )
-        self.objects = Objects(objects)
+        self.objects = Objects(objects, RESULTS_BUCKET)
         self.results = Results(self.objects, settings.inline_result)
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
@@ -162,6 +165,14 @@ class Container:
             self.buckets.usage,
             self.space,
             tracing,
+        )
+        self.files = FileService(
+            settings,
+            self.commands,
+            reading,
+            Objects(objects, FILES_BUCKET, self.objects.turns),
+            self.submissions,
+            FileLinks(settings.callback_base, self.token_sealer),
         )
         self.reports = AttemptReports(self.commands, self.results, appending, utc_now)
         self.attempt_ids = AttemptIds(self.token_sealer)

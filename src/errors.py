@@ -3,11 +3,14 @@
     TaskstreamError
     ├── Refused                     the request is not allowed; nothing was written
     │   ├── InvalidInput            the request is malformed; names the path
-    │   │   └── InvalidItems        … one or more of several items sent together; names each
+    │   │   ├── InvalidItems        … one or more of several items sent together; names each
+    │   │   └── FileMissing         … it refers to a file that does not exist, or is not the caller's
     │   ├── QuotaExceeded           the owner's quota of waiting tasks is used up
     │   │   ├── StoredTooMuch       … the owner's quota of stored bytes
     │   │   ├── TooManyStreams      … the caller's quota of open streams
     │   │   └── TooManyAsks         … the open requests of a server's pullers, or of all
+    │   ├── FileTooLarge            the file is larger than files may be
+    │   ├── UploadTooSlow           the upload took too long
     │   ├── Forbidden               the caller is known and lacks the role
     │   ├── NotFound                no such task, server or type, or none that the caller may see
     │   ├── RevisionChanged         the settings are not those that the change was made for
@@ -27,6 +30,7 @@
     │       ├── ApiKeyReplaced      another request replaced the server's API key meanwhile: seal it again
     │       ├── RetryTooLate        a retry could not start in time
     │       ├── AlreadyExists       a task with this id exists
+    │       ├── FileInUse           tasks that have not ended refer to the file
     │       └── IdempotencyConflict the Idempotency-Key was used with another body
     ├── StreamsExhausted            this process serves as many streams as it may, of all users together
     └── StoreError
@@ -35,6 +39,7 @@
         │   ├── StoreFull           … because its storage is full
         │   │   └── StoreReserved   … because the rest of its space is kept for accepted work
         │   ├── TooManyReads        … because too many large results are being read now
+        │   ├── TooManyUploads      … because too many files are being stored now
         │   ├── IndexNotReady       the index of tasks is being filled, or is far behind the log
         │   ├── IndexBusy           … because too many queries of one user wait
         │   ├── QueryTooSlow        a query of the index took too long and was ended
@@ -76,6 +81,15 @@ class InvalidItems(InvalidInput):
         first = min(found)
         super().__init__(
             f"{len(found)} of {count} items are invalid, nothing was stored. First: [{first}]: {found[first]}"
+        )
+
+
+class FileMissing(InvalidInput):
+    """The request refers to a file that does not exist, or is not the caller's."""
+
+    def __init__(self, file_id: str, path: str) -> None:
+        super().__init__(
+            f"you have no file {file_id!r}; upload it with `POST /api/files`, and use the id it gets", path
         )
 
 
@@ -141,6 +155,21 @@ class TooManyAsks(QuotaExceeded):
         return (
             f"Quota exceeded: {waiting} of {limit} open requests of pullers. Ask for several attempts in one (`max`)."
         )
+
+
+class FileTooLarge(Refused):
+    """The file is larger than files may be."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"a file may have {limit:,} bytes at most here")
+
+
+class UploadTooSlow(Refused):
+    """The upload took too long."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"an upload may take {seconds:,} s; send the file over a faster line, or in several files")
 
 
 class Forbidden(Refused):
@@ -282,6 +311,10 @@ class AlreadyExists(RuleBroken):
     text = "a task with this id exists"
 
 
+class FileInUse(RuleBroken):
+    """Tasks that have not ended refer to the file."""
+
+
 class IdempotencyConflict(RuleBroken):
     """The Idempotency-Key was used with another body."""
 
@@ -324,6 +357,13 @@ class TooManyReads(StoreUnavailable):
 
     def __init__(self) -> None:
         super().__init__("too many large results are being read now; retry later, with fewer requests at once")
+
+
+class TooManyUploads(StoreUnavailable):
+    """Too many files are being stored now; nothing was stored."""
+
+    def __init__(self) -> None:
+        super().__init__("too many files are being stored now; retry later, with fewer uploads at once")
 
 
 class IndexNotReady(StoreUnavailable):

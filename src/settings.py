@@ -141,6 +141,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = "roles"
     cors_origins: Annotated[tuple[str, ...], about("allowed browser origins; default: none")] = ()
     max_body: Annotated[Bytes, about("maximum request body; a larger one is a 413")] = 1024 * 1024
+    max_file: Annotated[int, Meta(ge=1, le=2**40), about("maximum size of a file; a larger one is a 413")] = 1024**3
     max_batch_body: Annotated[Bytes, about("maximum body of a batch; a larger one is a 413")] = 8 * 1024 * 1024
     max_json_depth: Annotated[
         int, Meta(ge=2, le=500), about("maximum nesting of a JSON body; a deeper one is a 400")

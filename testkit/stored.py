@@ -5,7 +5,8 @@ from __future__ import annotations
 from taskstream.container import Container
 from taskstream.streams.client.connection import Connection
 from taskstream.streams.jetstream.messages import stream_info
-from taskstream.streams.results import STREAM, Objects
+from taskstream.streams.objects import Objects
+from taskstream.streams.results import STREAM
 
 
 async def stored_bytes(connection: Connection) -> int:

@@ -37,6 +37,7 @@ from .routes.console import console_router
 from .routes.dead_letters import dead_letter_routes
 from .routes.docs import docs_router
 from .routes.events import push_routes
+from .routes.files import file_routes
 from .routes.graphs import graph_routes
 from .routes.history import history_routes
 from .routes.live import live_routes
@@ -77,6 +78,7 @@ def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | N
         *bulk_routes(container),
         *dead_letter_routes(container),
         *operation_routes(container),
+        *file_routes(container),
         *statistics_routes(container),
         *alarm_routes(desk),
         *log_routes(log_pages),

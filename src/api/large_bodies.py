@@ -6,17 +6,24 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from litestar import Response
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import RangeNotSatisfiable
-from ..streams.results import Results
 from .middleware import has_current, is_head, until_gone
 from .ranges import ByteRange, read_range
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+
+class Openable(Protocol):
+    """A bucket of objects, or what reads from one."""
+
+    def opened(
+        self, object_name: str, user: str, start: int = 0, end: int | None = None
+    ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
 
 
 class StoredPart(NamedTuple):
@@ -36,12 +43,21 @@ class LargeBody:
     """
 
     def __init__(
-        self, results: Results, parts: Sequence[bytes | StoredPart], headers: Headers, *, has_ranges: bool = False
+        self,
+        results: Openable,
+        parts: Sequence[bytes | StoredPart],
+        headers: Headers,
+        *,
+        has_ranges: bool = False,
+        tag: bytes = b"",
     ) -> None:
-        """`has_ranges`: a client may ask for a range of the bytes. There must be one part then."""
+        """`has_ranges`: a client may ask for a range of the bytes. There must be one part then.
+
+        `tag`: the entity tag; default: made of what the parts are.
+        """
         self._results = results
         self._parts = parts
-        tag = b'"%b"' % hashlib.blake2b(b"".join(map(_named, parts)), digest_size=12).hexdigest().encode()
+        tag = tag or b'"%b"' % hashlib.blake2b(b"".join(map(_named, parts)), digest_size=12).hexdigest().encode()
         self._headers = [*headers, (b"etag", tag)]
         self._tag = tag
         self._size = sum(_size(part) for part in parts)
@@ -114,9 +130,9 @@ class LargeBody:
 class LargeAnswer(Response[None]):
     """A payload, a result or a file alone, as the answer of a route. A client may ask for a range of its bytes."""
 
-    def __init__(self, results: Results, part: bytes | StoredPart, headers: Headers) -> None:
+    def __init__(self, results: Openable, part: bytes | StoredPart, headers: Headers, tag: bytes = b"") -> None:
         super().__init__(None)
-        self._body = LargeBody(results, [part], headers, has_ranges=True)
+        self._body = LargeBody(results, [part], headers, has_ranges=True, tag=tag)
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]
         return self._body

@@ -229,6 +229,11 @@ def made_ref(
     """Return the id of what a request makes for an owner token; a key always gives the same id. Raises InvalidInput."""
     if idempotency_key is None:
         return new(owner, utc_now(), random_bits(80))
+    return for_key(owner, checked_key(idempotency_key))
+
+
+def checked_key(idempotency_key: str) -> str:
+    """Return the key. Raises InvalidInput unless it is a short printable text."""
     if not 0 < len(idempotency_key) <= LONGEST_KEY or not idempotency_key.isprintable():
         raise InvalidInput(f"must be 1 to {LONGEST_KEY} printable characters", "Idempotency-Key")
-    return for_key(owner, idempotency_key)
+    return idempotency_key

@@ -75,6 +75,7 @@ class Problem(Struct, kw_only=True, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 
 _STATUS: dict[type[Exception], int] = {
+    errors.FileMissing: 422,
     errors.InvalidInput: 400,
     errors.Forbidden: 403,
     errors.NotFound: 404,
@@ -83,6 +84,8 @@ _STATUS: dict[type[Exception], int] = {
     errors.IdempotencyConflict: 422,
     errors.QuotaExceeded: 429,
     errors.RuleBroken: 409,
+    errors.FileTooLarge: 413,
+    errors.UploadTooSlow: 408,
     PayloadTooLarge: 413,
     errors.StoreUnavailable: 503,
     errors.Conflict: 503,
@@ -178,7 +181,13 @@ def _detail(error: Exception, status: int) -> str:
             return _STORE_FULL
         case errors.UnreadableEvent():
             return _UNREADABLE
-        case errors.TooManyReads() | errors.IndexNotReady() | errors.IndexBusy() | errors.QueryTooSlow():
+        case (
+            errors.TooManyReads()
+            | errors.TooManyUploads()
+            | errors.IndexNotReady()
+            | errors.IndexBusy()
+            | errors.QueryTooSlow()
+        ):
             return str(error)
         case errors.StoreUnavailable() | errors.Conflict():
             return _NOT_STORED
@@ -272,12 +281,13 @@ MEANINGS = {
     403: "The token lacks the required role",
     404: "Not found, or not visible to the caller",
     405: "Another method than those in `Allow`",
+    408: "The upload took too long",
     409: "Not possible in the present state",
     412: "It has changed since it was read; the `ETag` has its present revision",
     413: "The body is too large",
     415: "The body is compressed, which is not accepted",
     416: "The range has none of the bytes; `Content-Range` has their number",
-    422: "The Idempotency-Key was used with another body",
+    422: "The Idempotency-Key was used with another body, or there is no such file",
     429: "A quota is exceeded, of waiting tasks, stored bytes or open streams; nothing was stored. See `Retry-After`",
     503: "The task store is unavailable or full; nothing was lost. See `Retry-After`",
 }

@@ -1,9 +1,10 @@
 """The backup of a running service.
 
-It contains the logs (`TASKS`, `SERVERS`, `WEBHOOKS`, `SCHEDULES`, `OPERATIONS`, `BATCH_JOBS`), `KV_secrets`,
-`KV_deliveries` and `OBJ_results`. It does not contain the queue, timers and projections. After a restore JetStream
-fills the queue from the log, a worker that takes a task from the queue sets the timer of its retry or deadline, and the
-reconciler sets health checks and the timers of schedules. Leases and heartbeats would be out of date.
+It contains the logs (`TASKS`, `SERVERS`, `WEBHOOKS`, `SCHEDULES`, `OPERATIONS`, `BATCH_JOBS`, `FILES`),
+`KV_secrets`, `KV_deliveries`, `OBJ_results` and `OBJ_files`. It does not contain the queue, timers and projections.
+After a restore JetStream fills the queue from the log, a worker that takes a task from the queue sets the timer of its
+retry or deadline, and the reconciler sets health checks and the timers of schedules. Leases and heartbeats would be out
+of date.
 
 The order of the snapshots makes them consistent:
 
@@ -15,7 +16,7 @@ The order of the snapshots makes them consistent:
 3. `TASKS`. Whatever an event refers to is written before the event and kept after it, so it is taken later.
 4. Secrets, servers and webhooks. Secrets are also destroyed when they are replaced, so these snapshots are repeated
    if a secret came or went in between. The key of a task that ended meanwhile is gone; the task does not run again.
-5. Results.
+5. Results; files, and then their bytes. The bytes of a file that was deleted in between may be missing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,16 @@ from ..streams.client.access import Access
 from ..streams.client.connection import Connection, open_connection
 from ..streams.jetstream.api import find_stream
 from ..streams.jetstream.messages import last_sequence
-from ..streams.topology.definitions import BATCH_JOBS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import (
+    BATCH_JOBS,
+    FILE_OBJECTS,
+    FILES,
+    OPERATIONS,
+    SCHEDULES,
+    SERVERS,
+    TASKS,
+    WEBHOOKS,
+)
 from ..streams.topology.server_checks import inspect
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from .folder import (
@@ -79,12 +89,26 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
         tasks = await _take(connection, TASKS, folder, progress)
         secrets, servers, webhooks = await _take_registrations(connection, folder, progress)
         results = await _take(connection, RESULTS, folder, progress)
+        files = await _take(connection, FILES, folder, progress)
+        file_objects = await _take(connection, FILE_OBJECTS, folder, progress)
         manifest = Manifest(
             format=FORMAT,
             made_at=made_at,
             taskstream=version("taskstream"),
             nats=nats,
-            streams=[deliveries, schedules, operations, batch_jobs, tasks, servers, webhooks, secrets, results],
+            streams=[
+                deliveries,
+                schedules,
+                operations,
+                batch_jobs,
+                tasks,
+                servers,
+                webhooks,
+                secrets,
+                results,
+                files,
+                file_objects,
+            ],
         )
         await asyncio.to_thread(write_manifest, folder, manifest)
     except BaseException:

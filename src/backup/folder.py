@@ -26,7 +26,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..errors import TaskstreamError
-from ..streams.topology.definitions import BATCH_JOBS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import (
+    BATCH_JOBS,
+    FILE_OBJECTS,
+    FILES,
+    OPERATIONS,
+    SCHEDULES,
+    SERVERS,
+    TASKS,
+    WEBHOOKS,
+)
 
 FORMAT = 1
 """Version of the folder's format. If you raise it, older versions refuse new backups."""
@@ -34,8 +43,20 @@ MANIFEST = "manifest.json"
 SECRETS = "KV_secrets"
 RESULTS = "OBJ_results"
 DELIVERIES = "KV_deliveries"
-STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, OPERATIONS, BATCH_JOBS, SECRETS, DELIVERIES, RESULTS)
-LATER = frozenset({OPERATIONS, BATCH_JOBS})
+STREAMS = (
+    TASKS,
+    SERVERS,
+    WEBHOOKS,
+    SCHEDULES,
+    OPERATIONS,
+    BATCH_JOBS,
+    FILES,
+    SECRETS,
+    DELIVERIES,
+    RESULTS,
+    FILE_OBJECTS,
+)
+LATER = frozenset({OPERATIONS, BATCH_JOBS, FILES, FILE_OBJECTS})
 """Those that backups of earlier versions lack."""
 CHUNK_BYTES = 64 * 1024
 

@@ -39,6 +39,8 @@ from ..streams.jetstream.api import ApiError, api, find_stream
 from ..streams.topology.definitions import (
     BATCH_JOBS,
     DISPATCH,
+    FILE_OBJECTS,
+    FILES,
     OPERATIONS,
     RETRIES,
     SCHEDULES,
@@ -78,7 +80,7 @@ from .verify import VerifyReport, verify_logs
 
 log = structlog.get_logger(__name__)
 
-ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, OPERATIONS, BATCH_JOBS, TASKS)
+ORDER = (RESULTS, FILE_OBJECTS, FILES, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, OPERATIONS, BATCH_JOBS, TASKS)
 """Streams that others refer to come first."""
 MARK = "taskstream.restored"
 """Metadata key of a restored stream; the value is when the backup was made."""
@@ -100,7 +102,8 @@ class Restored(Struct, frozen=True, kw_only=True):
             f"{verdict}: the backup of {_instant(manifest.made_at)} "
             f"(taskstream {manifest.taskstream}, NATS {manifest.nats})",
             f"tasks: {report.tasks:,}, of which {len(report.unfinished):,} have not ended",
-            f"servers: {report.servers:,}, types: {report.types:,}, schedules: {report.schedules:,}",
+            f"servers: {report.servers:,}, types: {report.types:,}, schedules: {report.schedules:,}, "
+            f"files: {report.files:,}",
             f"events of tasks: {report.events:,}{last}",
         ]
 

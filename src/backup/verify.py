@@ -10,7 +10,8 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from ..errors import StoreUnavailable, UnreadableEvent
-from ..events.codec import schedule_codec, task_codec
+from ..events.codec import file_codec, schedule_codec, task_codec
+from ..events.file import FileCreated, FileDeleted
 from ..events.ids import ScheduleRef, TaskRef
 from ..events.kinds import kind_of
 from ..events.schedule import ScheduleCreated, ScheduleDeleted
@@ -18,10 +19,10 @@ from ..events.subjects import SCHEDULER_FENCE, schedule_ref, task_ref
 from ..events.task import TaskSubmitted, object_names
 from ..projections.fleet import Fleet
 from ..streams.client.connection import Connection
-from ..streams.jetstream.api import api
+from ..streams.jetstream.api import api, find_stream
 from ..streams.jetstream.messages import Position, list_subjects, read_some
 from ..streams.log import decode
-from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS
+from ..streams.topology.definitions import FILES, SCHEDULES, SERVERS, TASKS
 from ..vault.sealing import DoesNotOpen, SealingUnavailable
 from ..vault.secrets import SecretStore
 from .folder import RESULTS
@@ -42,6 +43,8 @@ class VerifyReport(Struct, kw_only=True):
     types: int = 0
     schedules: int = 0
     """Recurring ones that are not deleted."""
+    files: int = 0
+    """Those that are not deleted."""
     last_sequence: int = 0
     """Of the TASKS log."""
     last_at: datetime | None = None
@@ -72,6 +75,8 @@ async def verify_logs(connection: Connection, secrets: SecretStore) -> VerifyRep
     await _fold(connection, TASKS, found, lambda position: _task_event(found, results, position))
     await _fold(connection, SERVERS, found, lambda position: fleet.apply([position]))
     await _fold(connection, SCHEDULES, found, lambda position: _schedule_event(schedules, position))
+    if await find_stream(connection, FILES) is not None:  # a backup of an earlier version has none
+        await _fold(connection, FILES, found, lambda position: _file_event(found, position))
     found.schedules = len(schedules)
     found.servers, found.types = len(list(fleet.servers())), len(list(fleet.types()))
     found.missing_key = await secrets.missing_key()
@@ -118,6 +123,11 @@ def _schedule_event(schedules: set[ScheduleRef], position: Position) -> None:
             schedules.discard(schedule_ref(position.subject))
         case _:
             pass
+
+
+def _file_event(found: VerifyReport, position: Position) -> None:
+    event = decode(file_codec, position).recorded.event
+    found.files += isinstance(event, FileCreated) - isinstance(event, FileDeleted)
 
 
 def _add_fault(found: VerifyReport, fault: str) -> None:

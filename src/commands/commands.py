@@ -9,6 +9,7 @@ from ..events.batch_job import BatchJobEvent
 from ..events.codec import (
     Codec,
     batch_job_codec,
+    file_codec,
     operation_codec,
     owner_codec,
     pool_codec,
@@ -19,8 +20,9 @@ from ..events.codec import (
     webhook_codec,
 )
 from ..events.envelope import Actor, Event
-from ..events.ids import BatchJobRef, OperationRef, ScheduleRef, TaskRef, WebhookRef
-from ..events.kinds import REPLACED_WORDS
+from ..events.file import FileCreated, FileEvent
+from ..events.ids import BatchJobRef, FileRef, OperationRef, ScheduleRef, TaskRef, WebhookRef
+from ..events.kinds import REPLACED_WORDS, word_of
 from ..events.operation import OperationEvent
 from ..events.owner import OwnerEvent
 from ..events.pool import PoolEvent
@@ -28,6 +30,7 @@ from ..events.schedule import ScheduleEvent
 from ..events.server import ServerEvent
 from ..events.subjects import (
     batch_job_root,
+    file_root,
     operation_root,
     owner_root,
     pool_root,
@@ -43,9 +46,9 @@ from ..events.task_type import TypeEvent
 from ..events.webhook import WebhookEvent
 from ..streams.client.connection import Connection
 from ..streams.committer import Committer
-from ..streams.log import CondensedLog, LatestLog, Log
-from ..streams.topology.definitions import BATCH_JOBS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
-from . import batch_job, operation, owner, pool, schedule, server, task, task_state, task_type, webhook
+from ..streams.log import CondensedLog, EndsLog, LatestLog, Log
+from ..streams.topology.definitions import BATCH_JOBS, FILES, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from . import batch_job, file, operation, owner, pool, schedule, server, task, task_state, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
 from .task_commands import SubmitTask, TaskCommand
 from .task_state import TaskState
@@ -123,6 +126,20 @@ class Commands:
                 batch_job.decide,
                 batch_job.evolve,
             )
+        )
+        self.files: Handler[FileRef, file.FileState, file.FileCommand, FileEvent] = Handler(
+            EndsLog(
+                FILES,
+                file_codec,
+                Committer(appending),
+                reading,
+                replicated=replicated,
+                first=lambda root: f"{root}.{word_of(FileCreated)}.*",
+            ),
+            file_root,
+            file.ABSENT,
+            file.decide,
+            file.evolve,
         )
 
     async def task(

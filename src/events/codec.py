@@ -9,6 +9,7 @@ import msgspec
 
 from .batch_job import BatchJobEvent
 from .envelope import Event, Recorded
+from .file import FileEvent
 from .json_text import compact
 from .operation import OperationEvent
 from .owner import OwnerEvent
@@ -75,3 +76,4 @@ webhook_codec: Codec[WebhookEvent] = Codec(Recorded[WebhookEvent])
 schedule_codec: Codec[ScheduleEvent] = Codec(Recorded[ScheduleEvent])
 operation_codec: Codec[OperationEvent] = Codec(Recorded[OperationEvent])
 batch_job_codec: Codec[BatchJobEvent] = Codec(Recorded[BatchJobEvent])
+file_codec: Codec[FileEvent] = Codec(Recorded[FileEvent])

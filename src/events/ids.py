@@ -90,6 +90,12 @@ class BatchJobRef(_Ref):
     __slots__ = ()
 
 
+class FileRef(_Ref):
+    """Key of a file. Its id has the form of a task id."""
+
+    __slots__ = ()
+
+
 def token(text: str, longest: int = NAME_TOKEN_LENGTH) -> str:
     """Return `text` as one subject token of at most `longest` characters.
 
@@ -208,6 +214,21 @@ def operation_for_key(owner: str, idempotency_key: str) -> OperationRef:
 def parse_operation_id(operation_id: str) -> OperationRef:
     """Return the key of an operation's id. Raises NotFound for any other text."""
     return OperationRef(*_parts(_TASK_ID, "operation", operation_id))
+
+
+def new_file_ref(owner: str, now: datetime, chance: int) -> FileRef:
+    """Return a new file key of an owner token, from 80 random bits. Later keys sort after earlier ones."""
+    return FileRef(*new_ref(owner, now, chance))
+
+
+def file_for_key(owner: str, idempotency_key: str) -> FileRef:
+    """Return the file key for an owner's Idempotency-Key: always the same. No such key has a line break."""
+    return FileRef(*ref_for_key(owner, f"file\n{idempotency_key}"))
+
+
+def parse_file_id(file_id: str) -> FileRef:
+    """Return the key of a file's id. Raises NotFound for any other text."""
+    return FileRef(*_parts(_TASK_ID, "file", file_id))
 
 
 def operation_cause(operation_id: str) -> str:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from . import task
 from .batch_job import BatchJobEvent
 from .envelope import Event
+from .file import FileEvent
 from .operation import OperationEvent
 from .owner import OwnerEvent
 from .pool import PoolEvent
@@ -97,6 +98,7 @@ _WORDS: dict[type[Event], str] = {
         ScheduleEvent,
         OperationEvent,
         BatchJobEvent,
+        FileEvent,
     )
     for event in get_args(vocabulary)
 } | {event: kind.word for event, kind in TASK_EVENTS.items()}

@@ -14,6 +14,9 @@ webhook.<owner>.<unique>.<event>                          webhooks
 schedule.<owner>.<unique>.<event>                         recurring schedules
 operation.<owner>.<unique>.<event>                        operations on many tasks
 batch_job.<owner>.<unique>.<event>                        batch jobs
+file.<owner>.<unique>.file_created.<purpose>              files
+file.<owner>.<unique>.file_referenced.<unique of the task or batch>
+file.<owner>.<unique>.file_deleted
 timer.<kind>.…           due.<kind>.…                     a message dated in the future, and the message once it is due
 dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks of the first queue, copied by JetStream from
                                                           `submitted` and `queued`, and from due retries
@@ -32,7 +35,8 @@ from typing import Literal, TypeAlias
 
 from . import task as tasks
 from .envelope import Event
-from .ids import BatchJobRef, OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, token
+from .file import FileCreated, FileDeleted, FileReferenced
+from .ids import BatchJobRef, FileRef, OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_task_id, token
 from .kinds import QUIET_WORDS, TASK_EVENTS, word_of
 from .webhook import WebhookRegistered
 
@@ -44,6 +48,7 @@ WEBHOOK_SUBJECTS = "webhook.>"
 SCHEDULE_SUBJECTS = "schedule.>"
 OPERATION_SUBJECTS = "operation.>"
 BATCH_JOB_SUBJECTS = "batch_job.>"
+FILE_SUBJECTS = "file.>"
 DISPATCH_SUBJECTS = "dispatch.>"
 FLEET = ("server.>", "type.>", "pool.>", "owner.>")
 LIVE_SUBJECTS = "progress.*.*"
@@ -109,6 +114,10 @@ def batch_job_root(ref: BatchJobRef) -> str:
     return f"batch_job.{ref.owner}.{ref.unique}"
 
 
+def file_root(ref: FileRef) -> str:
+    return f"file.{ref.owner}.{ref.unique}"
+
+
 def event_subject(root: str, event: Event) -> str:
     """Return the subject of an event in the history that has this root."""
     subject = f"{root}.{word_of(type(event))}"
@@ -127,6 +136,10 @@ def event_subject(root: str, event: Event) -> str:
             | tasks.TaskCancelled()
         ):
             return f"{subject}.{server_token(event.server_id)}"
+        case FileCreated():
+            return f"{subject}.{purpose_token(event.purpose)}"
+        case FileReferenced():
+            return f"{subject}.{parse_task_id(event.tasks[0]).unique}"
         case _:
             return subject
 
@@ -178,6 +191,16 @@ def batch_job_ref(subject: str) -> BatchJobRef:
     return BatchJobRef(owner, unique)
 
 
+def file_ref(subject: str) -> FileRef:
+    _, owner, unique, _ = subject.split(".", 3)
+    return FileRef(owner, unique)
+
+
+def file_word(subject: str) -> str:
+    """Return the kind of event that a subject `file.…` is about."""
+    return subject.split(".", 4)[3]
+
+
 # Filters
 
 
@@ -225,6 +248,28 @@ def operations_filter(owner: str | None, event: type[Event]) -> str:
 
 def batch_jobs_filter(owner: str | None, event: type[Event]) -> str:
     return f"batch_job.{owner or '*'}.*.{word_of(event)}"
+
+
+def purpose_token(purpose: str) -> str:
+    return token(purpose) if purpose else NO_SERVER
+
+
+def files_filter(owner: str | None, purpose: str | None = None) -> str:
+    """Return the filter of the creations of files: of an owner token (None: of all owners), of one purpose or any."""
+    return f"file.{owner or '*'}.*.{word_of(FileCreated)}.{'*' if purpose is None else purpose_token(purpose)}"
+
+
+def file_creation_filter(ref: FileRef) -> str:
+    return f"{file_root(ref)}.{word_of(FileCreated)}.*"
+
+
+def file_references_filter(ref: FileRef) -> str:
+    """Return the filter of the events that refer to a file."""
+    return f"{file_root(ref)}.{word_of(FileReferenced)}.*"
+
+
+def file_deletion_subject(ref: FileRef) -> str:
+    return f"{file_root(ref)}.{word_of(FileDeleted)}"
 
 
 # Progress that the log does not have yet

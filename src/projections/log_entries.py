@@ -18,6 +18,7 @@ from ..events.ids import is_task_id, owner_token, token
 from ..events.kinds import EVENT_WORDS
 from ..events.subjects import (
     BATCH_JOB_SUBJECTS,
+    FILE_SUBJECTS,
     FLEET,
     OPERATION_SUBJECTS,
     SCHEDULE_SUBJECTS,
@@ -26,11 +27,11 @@ from ..events.subjects import (
     server_token,
 )
 from ..streams.jetstream.messages import Position
-from ..streams.topology.definitions import BATCH_JOBS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import BATCH_JOBS, FILES, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
-LogName: TypeAlias = Literal["tasks", "fleet", "schedules", "webhooks", "operations", "batch-jobs"]
+LogName: TypeAlias = Literal["tasks", "fleet", "schedules", "webhooks", "operations", "batch-jobs", "files"]
 SubjectKind: TypeAlias = Literal[
-    "task", "server", "type", "pool", "owner", "schedule", "webhook", "operation", "batch_job"
+    "task", "server", "type", "pool", "owner", "schedule", "webhook", "operation", "batch_job", "file"
 ]
 ACTOR_KINDS: tuple[ActorKind, ...] = get_args(ActorKind)
 SUBJECT_KINDS: tuple[SubjectKind, ...] = get_args(SubjectKind)
@@ -63,6 +64,7 @@ LOGS: tuple[LogSource, ...] = (
     LogSource("webhooks", WEBHOOKS, (WEBHOOK_SUBJECTS,), is_owned=True),
     LogSource("operations", OPERATIONS, (OPERATION_SUBJECTS,), is_owned=True),
     LogSource("batch-jobs", BATCH_JOBS, (BATCH_JOB_SUBJECTS,), is_owned=True),
+    LogSource("files", FILES, (FILE_SUBJECTS,), is_owned=True),
 )
 """Append only: a cursor has a position for each, in this order."""
 LOG_NAMES: tuple[LogName, ...] = tuple(log.name for log in LOGS)
@@ -79,6 +81,7 @@ _BODIES = {
     "ids",
     "metadata",
     "errors",
+    "tasks",
 }
 _NESTED = {"settings": "task", "filter": "payload"}
 """Fields with a body in them."""

@@ -4,9 +4,11 @@
                           that is counted
     schedules.<owner>     of its schedules, likewise
     webhooks.<owner>      of its webhooks
+    files.<owner>         of its files, without those that were deleted
     checkpoint            the sequence of TASKS that all keys `owner.…` reflect
     checkpoint.schedules  the sequence of SCHEDULES, likewise
     checkpoint.webhooks   the sequence of WEBHOOKS
+    checkpoint.files      the sequence of FILES
 
 Every batch of events writes one small key per owner. Folding again from an older checkpoint changes nothing. Days past
 the retention are left out when the key is read, so a rebuild gives the same keys whenever it is made. Events of
@@ -22,11 +24,15 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct, field
 
+from ..events.file import FileCreated, FileDeleted
 from ..events.kinds import word_of
 from ..events.subjects import (
+    FILE_SUBJECTS,
     SCHEDULE_SUBJECTS,
     TASK_SUBJECTS,
     WEBHOOK_SUBJECTS,
+    file_ref,
+    file_word,
     schedule_ref,
     task_ref,
     task_word,
@@ -36,7 +42,7 @@ from ..events.task import ProgressReported, TaskFailed, TaskSucceeded
 from ..instants import EPOCH
 from ..streams.buckets import Bucket, Write
 from ..streams.jetstream.messages import Position
-from ..streams.topology.definitions import SCHEDULES, TASKS, WEBHOOKS
+from ..streams.topology.definitions import FILES, SCHEDULES, TASKS, WEBHOOKS
 from .checkpoint import CHECKPOINT, CheckpointedBucket
 
 DAY = timedelta(days=1)
@@ -45,8 +51,11 @@ MESSAGE_BYTES = 256
 MOST_DAYS = 400
 """Days of one owner; with more, the oldest two become one, which counts as the later of the two."""
 OWNERS_HELD = 10_000
+_FILE_PREFIX = FILE_SUBJECTS.rstrip("*>")
 _TASK_PREFIX = TASK_SUBJECTS.rstrip("*>")
 _WITH_RESULT = {word_of(TaskSucceeded), word_of(TaskFailed), word_of(ProgressReported)}
+_OF_FILES = {word_of(FileCreated): 1, word_of(FileDeleted): -1}
+"""Whether the bytes of a file are added or taken away. What else is in the log of files is small, and not kept."""
 
 
 class Usage(Struct, kw_only=True):
@@ -130,7 +139,16 @@ OF_WEBHOOKS = CountedLog(
     lambda subject: webhook_ref(subject).owner,
     has_retention=False,
 )
-COUNTED_LOGS = (OF_TASKS, OF_SCHEDULES, OF_WEBHOOKS)
+OF_FILES = CountedLog(
+    "usage-files",
+    FILES,
+    FILE_SUBJECTS,
+    "files.",
+    f"{CHECKPOINT}.files",
+    lambda subject: file_ref(subject).owner,
+    has_retention=False,
+)
+COUNTED_LOGS = (OF_TASKS, OF_SCHEDULES, OF_WEBHOOKS, OF_FILES)
 
 
 class _StoredFile(Struct):
@@ -159,15 +177,25 @@ class _RecordedEnd(Struct):
     event: _End
 
 
+class _RecordedFile(Struct):
+    at: datetime
+    event: _StoredFile
+
+
+_decode_file = msgspec.json.Decoder(_RecordedFile).decode
 _decode_time = msgspec.json.Decoder(_RecordedTime).decode
 _decode_end = msgspec.json.Decoder(_RecordedEnd).decode
 
 
 def measured(position: Position) -> tuple[int, int]:
-    """Return the day of an event and the bytes that it and its result take.
+    """Return the day of an event and the bytes that it and its result take; negative for a file that was deleted.
 
     Only this much of it is decoded: an event of a newer version counts as well.
     """
+    if position.subject.startswith(_FILE_PREFIX):
+        of_file = _decode_file(position.data)
+        sign = _OF_FILES.get(file_word(position.subject), 0)
+        return (of_file.at - EPOCH) // DAY, sign * (of_file.event.size_bytes + MESSAGE_BYTES)
     size = len(position.data) + len(position.subject) + MESSAGE_BYTES
     if not position.subject.startswith(_TASK_PREFIX) or task_word(position.subject) not in _WITH_RESULT:
         return (_decode_time(position.data).at - EPOCH) // DAY, size

@@ -21,6 +21,7 @@ from .jetstream.messages import (
     STALE_REPLICA_PAUSE_SECONDS,
     STALE_REPLICA_TRIES,
     Position,
+    last_position,
     last_sequence,
     pages,
     position_of,
@@ -284,6 +285,33 @@ class LatestLog(Log[E], Generic[E]):
             return sorted(position for position in found if position.sequence > after)
 
         return await self._load_current(root, after, look)
+
+
+class EndsLog(Log[E], Generic[E]):
+    """A log whose state follows from the first and the last event of a history, however many are between them."""
+
+    def __init__(
+        self,
+        stream: str,
+        codec: Codec[E],
+        committer: Committer,
+        reading: Connection,
+        *,
+        replicated: bool,
+        first: Callable[[str], str],
+    ) -> None:
+        """`first`: returns the filter of the first event, by the root of a history."""
+        super().__init__(stream, codec, committer, reading, replicated=replicated)
+        self._first = first
+
+    async def load(self, root: str, after: int = 0) -> list[Stored[E]]:
+        """Return the first and the last event of `root`, as the leader knows them. Raises as `Log.load` does."""
+        last = await last_position(self._reading, self.stream, history_filter(root))
+        if last is None or last.sequence <= after:
+            return []
+        first = await last_position(self._reading, self.stream, self._first(root))
+        found = {position.sequence: position for position in (first, last) if position is not None}
+        return [self._decode(found[sequence]) for sequence in sorted(found) if sequence > after]
 
 
 def decode(codec: Codec[E], position: Position, *, alone: bool = False) -> Stored[E]:

@@ -1,10 +1,10 @@
 """The quota of stored bytes: what each owner who submits here has stored, without a read for each submission.
 
-Tasks with their results, schedules and webhooks count. The bytes come from the `usage` bucket. They are read at an
-owner's first submission, and again in the background once they are older than BELIEVED_SECONDS. What this process has
-stored since, and what it is storing now, is added. So an owner may exceed the quota by what other processes store in
-BELIEVED_SECONDS and the two seconds that the projectors need, and by the results of tasks that were accepted before: an
-outcome is never refused.
+Tasks with their results, files, schedules and webhooks count. The bytes come from the `usage` bucket. They are read at
+an owner's first submission, and again in the background once they are older than BELIEVED_SECONDS. What this process
+has stored since, and what it is storing now, is added. So an owner may exceed the quota by what other processes store
+in BELIEVED_SECONDS and the two seconds that the projectors need, and by the results of tasks that were accepted before:
+an outcome is never refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections import deque
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import structlog
 from msgspec import Struct, field
@@ -85,8 +85,14 @@ class _SubmittedBytes:
         self._owner = owner
         self._size_bytes = size_bytes
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._owner.in_flight += self._size_bytes
+        return self
+
+    def grow(self, size_bytes: int) -> None:
+        """Count more bytes: of a file whose size is not known before its end."""
+        self._owner.in_flight += size_bytes
+        self._size_bytes += size_bytes
 
     def __exit__(self, *_: object) -> None:
         self._owner.in_flight -= self._size_bytes
@@ -198,7 +204,8 @@ class StoredQuota:
                 "Nothing is freed by itself, as tasks have no retention: ask an administrator to raise your limit "
                 "`stored`, or to set TASKSTREAM_TASK_RETENTION."
                 if not self._retention
-                else "Events of schedules and webhooks are kept: ask an administrator to raise your limit `stored`."
+                else "Events of schedules and webhooks are kept: delete files, or ask an administrator to raise your "
+                "limit `stored`."
             )
         wait = min(max(frees_at - now, timedelta(seconds=1)), LONGEST_RETRY_AFTER)
         return int(wait.total_seconds()), (

@@ -29,7 +29,8 @@ from ..events.task import ProgressReported, TaskFailed, TaskSucceeded, object_na
 from ..runtime import metrics
 from ..streams.jetstream.messages import last_position, read, read_current
 from ..streams.log import decode
-from ..streams.results import PARTIAL, DescribedObject
+from ..streams.objects import DescribedObject
+from ..streams.results import PARTIAL
 from ..streams.topology.definitions import TASKS
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from taskstream.clock import utc_now
 from taskstream.events.ids import parse_task_id
-from taskstream.streams import results
+from taskstream.streams import objects
 from testkit.backend import BackendServer, finished
 from testkit.receiver import HookReceiver, register
 from testkit.service import Answer, Client, Service, running_service
@@ -169,7 +169,7 @@ async def test_reads_of_large_results_do_not_disturb_another_user(
     service: Service, backend: BackendServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many reads at once, and clients that read nothing: another user reads and submits."""
-    monkeypatch.setattr(results, "HELD_SECONDS", 0.2)
+    monkeypatch.setattr(objects, "HELD_SECONDS", 0.2)
     task_id, _ = await ended(service, backend, {"megabytes": MEGABYTES})
     turns, path = service.container.objects.turns, f"/api/task/{task_id}"
     most = 0
@@ -191,7 +191,7 @@ async def test_reads_of_large_results_do_not_disturb_another_user(
 
     assert all(answer.status == 200 for answer in answers)
     assert all(status == 200 and len(body) > MEGABYTES * 1_000_000 for status, _, body in found)
-    assert 0 < most <= results.WINDOWS_OF_ONE_USER
+    assert 0 < most <= objects.WINDOWS_OF_ONE_USER
     container = service.container
     connections = (container.appending, container.reading, container.consuming, container.storing)
     assert [connection.client.stats["reconnects"] for connection in connections] == [0, 0, 0, 0]
@@ -201,9 +201,9 @@ async def test_reads_of_large_results_do_not_disturb_another_user(
 async def test_more_reads_than_may_wait_are_told_to_come_later(service: Service, backend: BackendServer) -> None:
     task_id, _ = await ended(service, backend)
     turns = service.container.objects.turns
-    for _ in range(results.WINDOWS_OF_ONE_USER):
+    for _ in range(objects.WINDOWS_OF_ONE_USER):
         await turns.take("alice", 1)
-    waiting = [asyncio.create_task(turns.take("alice", 60)) for _ in range(results.MOST_WAITING)]
+    waiting = [asyncio.create_task(turns.take("alice", 60)) for _ in range(objects.MOST_WAITING)]
     await asyncio.sleep(0)
 
     refused = await service.alice.get(f"/api/task/{task_id}")

@@ -41,6 +41,7 @@ SHOWING = {
     "/api/queue/tasks/{task_id}",
     "/api/operations",
     "/api/operations/{operation_id}",
+    "/api/files/{file_id}",
 }
 """Every GET that shows payloads or results. One that is added here must withhold them: see `reads_bodies`."""
 OWN = {"/api/queue/tasks", "/api/active-tasks"}
@@ -50,6 +51,7 @@ REFUSED = {
     "/api/task/{task_id}/result",
     "/api/batches/{batch_id}/tasks",
     "/api/webhooks/{webhook_id}/deliveries/{delivery_id}/body",
+    "/api/files/{file_id}",
 }
 """Those of them that are a 403; the others answer without bodies."""
 HAS_NONE = {
@@ -130,6 +132,7 @@ async def tell(service: Service, receiver: HookReceiver) -> Told:
     operation = await alice.done(
         "POST", "/api/operations", {"action": "retry", "filter": {"payload": {"customer": MARK}}}
     )
+    file = await alice.done("POST", "/api/files", MARK.encode())
     await alice.submit({"type": LAST, "payload": 1})
     ids = {
         "task_id": task,
@@ -138,6 +141,7 @@ async def tell(service: Service, receiver: HookReceiver) -> Told:
         "webhook_id": hook,
         "delivery_id": deliveries[0]["id"],
         "operation_id": operation["id"],
+        "file_id": file["id"],
         "server_id": "gpu-1",
         "name": "marked",
         "owner": "alice",

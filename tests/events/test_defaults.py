@@ -16,6 +16,7 @@ from taskstream.events import (
     batch_job,
     envelope,
     exchange,
+    file,
     limits,
     operation,
     owner,
@@ -30,6 +31,7 @@ from taskstream.events.envelope import NULL
 
 DEFAULTS: dict[type[Struct], dict[str, Any]] = {
     envelope.Recorded: {"cause": ""},
+    file.FileCreated: {"purpose": "", "metadata": {}, "expires_at": None, "task": "", "attempt": 0},
     limits.Limits: {"concurrency": None, "per_second": None, "burst": None},
     task.RetryPolicy: {"busy_for": timedelta(hours=1)},
     task.StoredResult: {"inline": NULL, "object_name": None, "file": None, "files": ()},

@@ -18,6 +18,7 @@ from taskstream.events.batch_job import BatchJobEvent
 from taskstream.events.codec import (
     Codec,
     batch_job_codec,
+    file_codec,
     operation_codec,
     owner_codec,
     pool_codec,
@@ -28,6 +29,7 @@ from taskstream.events.codec import (
     webhook_codec,
 )
 from taskstream.events.envelope import Actor, Event, Recorded
+from taskstream.events.file import FileEvent
 from taskstream.events.operation import OperationEvent
 from taskstream.events.owner import OwnerEvent
 from taskstream.events.pool import PoolEvent
@@ -48,6 +50,7 @@ VOCABULARIES: list[tuple[Any, Codec[Any]]] = [
     (ScheduleEvent, schedule_codec),
     (OperationEvent, operation_codec),
     (BatchJobEvent, batch_job_codec),
+    (FileEvent, file_codec),
 ]
 CODECS: dict[str, Codec[Any]] = {
     event.__name__: codec for vocabulary, codec in VOCABULARIES for event in get_args(vocabulary)

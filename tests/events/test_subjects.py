@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskstream.events.batch_job import BatchJobEvent, BatchJobValidated
-from taskstream.events.ids import BatchJobRef, OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, token
+from taskstream.events.file import FileDeleted, FileEvent
+from taskstream.events.ids import (
+    BatchJobRef,
+    FileRef,
+    OperationRef,
+    ScheduleRef,
+    TaskRef,
+    WebhookRef,
+    owner_token,
+    token,
+)
 from taskstream.events.operation import OperationEvent, OperationResumed
 from taskstream.events.owner import OwnerEvent, OwnerLimitsRemoved
 from taskstream.events.pool import PoolEvent
@@ -29,6 +39,13 @@ from taskstream.events.subjects import (
     due_retry_filter,
     due_subject,
     event_subject,
+    file_creation_filter,
+    file_deletion_subject,
+    file_ref,
+    file_references_filter,
+    file_root,
+    file_word,
+    files_filter,
     freed_server,
     history_filter,
     is_quiet,
@@ -81,6 +98,7 @@ HOOK = WebhookRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRT")
 SCHEDULE = ScheduleRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRV")
 JOB = BatchJobRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRY")
 OPERATION = OperationRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRX")
+FILE = FileRef("alice", "01HF7YAT31JZ8Q4N9P2R5S6T7W")
 TOKEN = re.compile(r"[A-Za-z0-9_=-]{1,64}")
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
@@ -128,6 +146,7 @@ HISTORIES: list[tuple[Any, str, str]] = [
     (ScheduleEvent, schedule_root(SCHEDULE), f"schedule.{SCHEDULE.owner}.{SCHEDULE.unique}"),
     (OperationEvent, operation_root(OPERATION), f"operation.{OPERATION.owner}.{OPERATION.unique}"),
     (BatchJobEvent, batch_job_root(JOB), f"batch_job.{JOB.owner}.{JOB.unique}"),
+    (FileEvent, file_root(FILE), f"file.{FILE.owner}.{FILE.unique}"),
 ]
 
 
@@ -150,6 +169,7 @@ def test_a_subject_leads_back_to_what_its_event_is_about() -> None:
     assert schedule_ref(event_subject(schedule_root(SCHEDULE), ScheduleDeleted())) == SCHEDULE
     assert operation_ref(event_subject(operation_root(OPERATION), OperationResumed())) == OPERATION
     assert batch_job_ref(event_subject(batch_job_root(JOB), BatchJobValidated(total=3))) == JOB
+    assert file_ref(event_subject(file_root(FILE), FileDeleted(reason="age", size_bytes=1))) == FILE
 
 
 def test_the_names_of_server_events_are_in_words() -> None:
@@ -207,6 +227,23 @@ def test_the_filters_over_the_log_of_tasks() -> None:
     assert tasks_filter(word="submitted") == "task.*.*.submitted.>"
     assert tasks_filter("alice", "succeeded") == "task.alice.*.succeeded.>"
     assert tasks_filter("alice", "progressed") == "task.alice.*.progressed"
+
+
+def test_the_filters_over_files() -> None:
+    created, referenced, deleted = (event_subject(file_root(FILE), event) for event in golden(FileEvent))
+
+    assert [file_word(each) for each in (created, referenced, deleted)] == [
+        "file_created",
+        "file_referenced",
+        "file_deleted",
+    ]
+    assert created == f"file.{FILE.owner}.{FILE.unique}.file_created.batch"
+    assert files_filter(None) == "file.*.*.file_created.*"
+    assert files_filter("alice", "batch") == "file.alice.*.file_created.batch"
+    assert files_filter("alice", "") == f"file.alice.*.file_created.{NO_SERVER}"
+    assert file_creation_filter(FILE) == f"{file_root(FILE)}.file_created.*"
+    assert file_references_filter(FILE) == f"{file_root(FILE)}.file_referenced.*"
+    assert file_deletion_subject(FILE) == deleted
 
 
 def test_the_filters_over_the_other_logs_of_owners() -> None:

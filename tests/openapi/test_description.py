@@ -24,6 +24,8 @@ from taskstream.api.schemas.tasks import TaskDetails
 
 API = Path(app.__file__).parent
 ROOT = Path(__file__).parents[2]
+UPLOADS = {"application/octet-stream", "multipart/form-data"}
+"""Media types of a body of any bytes, which has no example."""
 UNDESCRIBED = {"console_router", "docs_router", "websocket_router"}
 
 
@@ -122,6 +124,8 @@ async def test_every_body_has_a_schema_and_examples_that_keep_to_it(document: di
 
     assert with_body
     for path, method, body in with_body:
+        if body["content"].keys() == UPLOADS:
+            continue
         media = body["content"]["application/json"]
         schema = {**media["schema"], "components": document["components"]}
         assert media["examples"], (method, path)

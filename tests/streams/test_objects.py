@@ -12,7 +12,7 @@ import pytest
 from taskstream.clock import unique_id, utc_now
 from taskstream.container import Container
 from taskstream.errors import NotFound, StoreFull, StoreUnavailable
-from taskstream.streams import results
+from taskstream.streams import objects, results
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
 from taskstream.workers.result_sweeper import ResultSweeper
@@ -117,13 +117,13 @@ async def test_without_nats_objects_are_unavailable(container: Container, nats: 
 
 async def test_reads_hold_a_bounded_number_of_bytes(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
-    read_parts = results.read
+    read_parts = objects.read
 
     async def counted(*given: Any) -> list[Position]:
         held.append(container.objects.turns.taken)
         return await read_parts(*given)
 
-    monkeypatch.setattr(results, "read", counted)
+    monkeypatch.setattr(objects, "read", counted)
     data = os.urandom(2_500_000)
     await container.objects.put("o", data)
 
@@ -134,12 +134,12 @@ async def test_reads_hold_a_bounded_number_of_bytes(container: Container, monkey
     found = await asyncio.gather(*(read_as(user) for user in 8 * ("alice", "bob", "carol", "dave", "eve")))
 
     assert all(content == data for content in found)
-    assert 1 < max(held) <= results.WINDOWS_AT_ONCE
+    assert 1 < max(held) <= objects.WINDOWS_AT_ONCE
     assert container.objects.turns.taken == 0
 
 
 async def test_a_client_that_reads_nothing_holds_no_turn(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "HELD_SECONDS", 0.05)
+    monkeypatch.setattr(objects, "HELD_SECONDS", 0.05)
     data = os.urandom(2_500_000)
     await container.objects.put("o", data)
 

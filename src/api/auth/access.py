@@ -15,6 +15,7 @@ from ...errors import Forbidden, InvalidInput, NotFound
 from ...events.envelope import Actor
 from ...events.ids import (
     BatchRef,
+    FileRef,
     OperationRef,
     ScheduleRef,
     TaskRef,
@@ -304,7 +305,7 @@ def owned_batch(identity: Identity, batch_id: str, *override_roles: str) -> Batc
 
 def check_owner(
     identity: Identity,
-    ref: TaskRef | BatchRef | ScheduleRef | WebhookRef | OperationRef,
+    ref: TaskRef | BatchRef | ScheduleRef | WebhookRef | OperationRef | FileRef,
     kind: str,
     *override_roles: str,
 ) -> None:

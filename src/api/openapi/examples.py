@@ -31,6 +31,7 @@ BATCH_EXAMPLES = {
 }
 
 BODY_EXAMPLES: dict[str, dict[str, Example]] = {
+    "FileLinkBody": {"hour": Example(summary="Valid for an hour", value={"expiresIn": 3600})},
     "UpdateBody": {
         "progress": Example(
             summary="Progress",

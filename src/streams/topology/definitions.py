@@ -7,6 +7,8 @@
     SCHEDULES the log of recurring schedules. Append-only.
     OPERATIONS the log of operations on many tasks: the last event of each kind of each, for a month.
     BATCH_JOBS the log of batch jobs: the last event of each kind of each, for two months.
+    FILES     the log of files: the last event on each subject. Purged are references of tasks that are gone, and what
+              is about files that were deleted a month ago.
     TIMERS    timers of JetStream's scheduler (`timer.…`), and the messages they have fired (`due.…`).
     RETRIES   timers of tasks that wait for their next attempt.
     DISPATCH  the queue of ready tasks. JetStream fills it from TASKS and RETRIES; no process of ours writes it.
@@ -23,6 +25,7 @@
                    `position.<owner>.<webhook>`: the sequence of TASKS up to which all deliveries exist;
                    `pause.<owner>.<webhook>`: until when its receiver wants no message
     OBJ_results    results too large for the log
+    OBJ_files      the bytes of files
     OBJ_index      snapshots of the API's index of tasks
 
 Logs and everything that cannot be derived are synced to disk before they are acknowledged (`sync_interval: always` in
@@ -36,6 +39,7 @@ from typing import Any
 
 from ...events.subjects import (
     BATCH_JOB_SUBJECTS,
+    FILE_SUBJECTS,
     FLEET,
     OPERATION_SUBJECTS,
     READY_RETRIES,
@@ -59,6 +63,9 @@ WEBHOOKS = "WEBHOOKS"
 SCHEDULES = "SCHEDULES"
 OPERATIONS = "OPERATIONS"
 BATCH_JOBS = "BATCH_JOBS"
+FILES = "FILES"
+FILES_BUCKET = "files"
+FILE_OBJECTS = f"OBJ_{FILES_BUCKET}"
 TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
@@ -123,6 +130,13 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
             **logs,
         },
         {
+            "name": FILES,
+            "subjects": [FILE_SUBJECTS],
+            "max_msgs_per_subject": 1,  # a task that refers to a file again
+            **logs,
+            "deny_purge": False,
+        },
+        {
             "name": TIMERS,
             "subjects": [subject(kind, ">") for subject in (timer_subject, due_subject) for kind in DUE],
             "retention": "workqueue",
@@ -158,6 +172,14 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
             "subjects": ["$O.results.C.>", "$O.results.M.>"],
             "storage": "file",
             "max_age": task_age,
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+        },
+        {
+            "name": FILE_OBJECTS,
+            "subjects": ["$O.files.C.>", "$O.files.M.>"],
+            "storage": "file",
             "discard": "new",
             "allow_rollup_hdrs": True,
             "allow_direct": True,
