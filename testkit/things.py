@@ -104,6 +104,9 @@ class Things:
         await self._client.until(f"/api/operations/{made}", lambda it: it["state"] == "done", "the operation to end")
         return str(made)
 
+    async def file(self) -> str:
+        return str((await self._client.done("POST", f"/api/files?name={MARK}", MARK.encode()))["id"])
+
     async def _begun(self) -> TaskRef:
         ref = new_ref(owner_token(OWNER), utc_now(), secrets.randbits(80))
         asked = submission(OWNER, "chapter", msgspec.json.encode({"text": MARK}))
@@ -122,5 +125,6 @@ KINDS = {
     "delivery_id": Things.delivery,
     "schedule_id": Things.schedule,
     "operation_id": Things.operation,
+    "file_id": Things.file,
 }
 """Kinds of things that belong to a user, by the parameters of paths that name them."""

@@ -167,11 +167,13 @@ class FileService:
         size_bytes: int | None = None,
         idempotency_key: str | None = None,
         made_by: MadeBy | None = None,
+        ref: FileRef | None = None,
     ) -> StoredUpload:
         """Store a file of an owner (the `sub` of their token) from a stream of bytes, one part of which is in memory.
 
         `details`: may be a function, called when the stream has ended: a form may say them after the bytes.
         `most_bytes`: a limit below that of all files. `size_bytes`: the size if it is known before, to refuse at once.
+        `ref`: a new key of the owner, for one who must find the file again; default: a new one, or that of the key.
 
         Raises InvalidInput, FileTooLarge, UploadTooSlow, StoredTooMuch, StoreReserved, TooManyUploads,
         IdempotencyConflict, and what `content` raises: nothing is stored. Raises StoreError as `Handler.handle` does.
@@ -189,7 +191,7 @@ class FileService:
 
         async with self._turn(token):
             if idempotency_key is None:
-                ref = new_file_ref(token, utc_now(), random_bits(80))
+                ref = ref or new_file_ref(token, utc_now(), random_bits(80))
             else:
                 ref = file_for_key(token, idempotency_key)
                 earlier = (await self._commands.files.load(ref)).state

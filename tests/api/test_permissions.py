@@ -20,6 +20,7 @@ import pytest
 from taskstream.api.auth.access import (
     ATTEMPT_TOKENS,
     ATTEMPT_TOKENS_IN_ADDRESS,
+    FILE_LINK_TOKENS,
     LINK_TOKENS,
     READERS_OF_ALL,
     TakesStreamTokens,
@@ -28,7 +29,7 @@ from taskstream.api.auth.roles import ROLES
 from taskstream.api.runpod import refusals
 from taskstream.api.runpod import routes as runpod
 from taskstream.clock import utc_now
-from taskstream.events.ids import parse_task_id
+from taskstream.events.ids import parse_file_id, parse_task_id
 from taskstream.streams.jetstream.messages import stream_info
 from taskstream.streams.topology.definitions import DERIVED, streams
 from testkit.puller import register_pulled
@@ -318,6 +319,10 @@ def takes_links(route: AnyRoute) -> bool:
     return bool(route.takes == LINK_TOKENS)
 
 
+def takes_file_links(route: AnyRoute) -> bool:
+    return bool(route.takes == FILE_LINK_TOKENS)
+
+
 def takes_stream_tokens(route: AnyRoute) -> bool:
     return isinstance(route.takes, TakesStreamTokens)
 
@@ -329,11 +334,18 @@ def link_of(matrix: Matrix, task_id: str) -> str:
     return str(link["$ref"]).rpartition("token=")[2]
 
 
+def file_link_of(matrix: Matrix, file_id: str) -> str:
+    """Return the token of a link to a file."""
+    url = matrix.service.container.files.links.url(parse_file_id(file_id), utc_now() + timedelta(hours=1))
+    return url.rpartition("token=")[2]
+
+
 async def openers(matrix: Matrix) -> list[Opener]:
     async def stream_token(client: Client) -> str:
         return str((await client.done("POST", "/api/stream-tokens"))["token"])
 
     ended = await matrix.things.find("ended_task_id")
+    file = await matrix.things.find("file_id")
     service, strange, made_up = matrix.service, link_of(matrix, Things.absent(ended)), "z" * len(ATTEMPT_TOKEN)
     return [
         Opener("attempt token", ATTEMPT_TOKEN, takes_attempt_tokens, is_in_address=False),
@@ -342,6 +354,8 @@ async def openers(matrix: Matrix) -> list[Opener]:
         Opener("made-up attempt token in the address", made_up, takes_attempt_tokens_in_address, 401),
         Opener("link", link_of(matrix, ended), takes_links),
         Opener("link to another task", strange, takes_links, 403),
+        Opener("link to a file", file_link_of(matrix, file), takes_file_links),
+        Opener("link to another file", file_link_of(matrix, Things.absent(file)), takes_file_links, 403),
         Opener("garbage in the address", "garbage", lambda _: False),
         Opener("stream token of alice", await stream_token(service.alice), takes_stream_tokens),
         Opener("stream token of bob", await stream_token(service.bob), takes_stream_tokens, refused_others=404),

@@ -1883,6 +1883,14 @@ export interface components {
             health?: string | null;
         };
         /**
+         * ErrorAnswer
+         * @description The error that a server answered, for clients that get it as it is.
+         */
+        ErrorAnswer: {
+            status: number;
+            body: unknown;
+        };
+        /**
          * EventPage
          * @description Events of a task, oldest first; with `before`, newest first.
          */
@@ -2373,6 +2381,7 @@ export interface components {
             merged?: components["schemas"]["MergedReport"][];
             data?: components["schemas"]["StoredResult"] | components["schemas"]["LinkedResult"] | null;
             earlier?: number | null;
+            parts?: components["schemas"]["StreamParts"] | null;
         };
         /**
          * PulledFailure
@@ -3352,6 +3361,16 @@ export interface components {
             type: "reached" | "gap" | "reset" | "more" | "batch";
         };
         /**
+         * StreamParts
+         * @description Parts of the answer that a server streams, in order, each as it came: the text of a server-sent event.
+         */
+        StreamParts: {
+            first: number;
+            middles: string[];
+            head?: string;
+            tail?: string;
+        };
+        /**
          * StreamToken
          * @description A token for the address of a stream: `?token=…`.
          */
@@ -3695,6 +3714,7 @@ export interface components {
             result?: components["schemas"]["StoredResult"] | components["schemas"]["LinkedResult"] | null;
             update_digest?: string;
             notes?: string[];
+            answer?: components["schemas"]["ErrorAnswer"] | null;
         };
         /**
          * TaskGroup

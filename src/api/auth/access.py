@@ -36,9 +36,11 @@ READERS_OF_ALL = ("admin", "auditor")
 ROLES_NEEDED = "roles"
 """Key of the roles in the `opt` of a route."""
 TAKES = "takes"
-"""Key in the `opt` of a route that takes other tokens than a JWT in the header: LINK_TOKENS, ATTEMPT_TOKENS,
-ATTEMPT_TOKENS_IN_ADDRESS (the route checks all of them itself), RAW_TOKENS, or a `TakesStreamTokens`."""
+"""Key in the `opt` of a route that takes other tokens than a JWT in the header: LINK_TOKENS, FILE_LINK_TOKENS,
+ATTEMPT_TOKENS, ATTEMPT_TOKENS_IN_ADDRESS (the route checks all of them itself), RAW_TOKENS, or a
+`TakesStreamTokens`."""
 LINK_TOKENS = "link tokens"
+FILE_LINK_TOKENS = "file link tokens"
 ATTEMPT_TOKENS = "attempt tokens"
 ATTEMPT_TOKENS_IN_ADDRESS = "attempt tokens in the address"
 """For programs that send no header, or one of their own, which does not count then."""
@@ -113,7 +115,7 @@ class Authentication:
                 if takes.jwt and is_jwt(in_address):
                     return await self._user(in_address), None
                 return self._tokens.identify(in_address), None
-        elif takes == LINK_TOKENS and (in_address := token_in_address(scope)):
+        elif takes in (LINK_TOKENS, FILE_LINK_TOKENS) and (in_address := token_in_address(scope)):
             return NOBODY, in_address
         elif takes == ATTEMPT_TOKENS_IN_ADDRESS:
             in_address = _query(scope).get("token", [""])[0]

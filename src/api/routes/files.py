@@ -21,7 +21,7 @@ from ...instants import iso, parse_duration, parse_instant
 from ...vault.file_links import FileLinkExpired
 from ...vault.sealing import SealingError, SealingUnavailable
 from ..auth.access import (
-    LINK_TOKENS,
+    FILE_LINK_TOKENS,
     READERS_OF_ALL,
     SUBMITTERS,
     ApiRequest,
@@ -194,7 +194,7 @@ def file_routes(container: Container) -> list[RouteHandler]:
         "The bytes, with the file's media type",
         media_type=ANY_BYTES,
         fails={416},
-        takes=LINK_TOKENS,
+        takes=FILE_LINK_TOKENS,
     )
     async def download_file(request: ApiRequest, file_id: FileId, token: FileToken = None) -> LargeAnswer:
         """Return the bytes of a file, as an attachment, which browsers save and do not show.
@@ -221,7 +221,9 @@ def file_routes(container: Container) -> list[RouteHandler]:
         It stops working when the file is deleted. It cannot be revoked otherwise: keep it as short as you can.
         """
         body = await read_as(request, FileLinkBody, depth)
-        ref = readable(request, file_id, None)
+        ref = parse_file_id(file_id)
+        check_owner(request.user, ref, "file", "admin")
+        check_bodies(request.user, ref.owner)
         await files.find(ref)
         if not files.links.are_signed:
             raise SealingUnavailable
