@@ -1,6 +1,7 @@
 // Builds the packages: ES modules and CommonJS with types, in <package>/dist.
 //   node build.mjs            build
-//   node build.mjs --check    build in build/, and compare the sizes with the budget
+//   node build.mjs --check    compare the sizes with the budget
+//   node build.mjs --page F   build the page of the tests in a browser, into a file
 import { execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -68,5 +69,27 @@ async function sizes() {
   return over;
 }
 
+/** The page of the tests, with React in its development mode: StrictMode does everything twice there. */
+async function page(target) {
+  await build({
+    absWorkingDir: HERE,
+    entryPoints: ["react/test/page.tsx"],
+    bundle: true,
+    outfile: target,
+    format: "iife",
+    target: "chrome109",
+    jsx: "automatic",
+    jsxDev: true,
+    define: { "process.env.NODE_ENV": '"development"' },
+    tsconfig: "tsconfig.json",
+    logLevel: "warning",
+  });
+}
+
+const at = process.argv.indexOf("--page");
+if (at > 0) {
+  await page(process.argv[at + 1]);
+  process.exit(0);
+}
 if (process.argv.includes("--check")) process.exit((await sizes()) ? 1 : 0);
 for (const name of ["typescript", "react"]) if (readdirSync(join(HERE, name, "src")).length) compile(name);

@@ -2,6 +2,7 @@
 import { TaskCancelledError, TaskFailedError, TaskstreamError, WaitTimeoutError } from "./errors.ts";
 import { type FollowOptions, follow, followTask, type StreamTiming } from "./follow.ts";
 import { type ConnectionOptions, Http, newKey, type Query, segment } from "./http.ts";
+import { Live } from "./live.ts";
 import { type List, listed } from "./pages.ts";
 import { type CallOptions, type CreateOptions, Queue, Schedules, Servers, Types, Webhooks } from "./resources.ts";
 import { throwIfAborted } from "./timing.ts";
@@ -81,6 +82,7 @@ export class Taskstream {
   readonly types: Types;
   readonly queue: Queue;
   private readonly timing: StreamTiming;
+  private shared: Live | null = null;
 
   constructor(options: ClientOptions = {}) {
     this.http = new Http(options);
@@ -92,6 +94,12 @@ export class Taskstream {
     this.servers = new Servers(this.http);
     this.types = new Types(this.http);
     this.queue = new Queue(this.http);
+  }
+
+  /** What a page shows, over one connection for all its parts. */
+  get live(): Live {
+    this.shared ??= new Live(this, this.timing);
+    return this.shared;
   }
 
   /** Submit a task and return its id. Its own repetitions after a cut or a 503 make no second task. */

@@ -40,6 +40,8 @@ export interface Followed {
 const MUTE_ATTEMPTS = 2;
 /** Of one request, a few minutes: a restart of the service ends no following. */
 const POLL_RETRIES = 20;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+const RENEWED = new TaskstreamError("the token is renewed");
 
 export function canStream(): boolean {
   // React Native's fetch gives a body only when it is complete.
@@ -67,12 +69,16 @@ export async function* follow(http: Http, path: string, options: FollowOptions =
       timer = setTimeout(() => link.abort(error), ms);
     };
     let failure: unknown = null;
+    let renewal: ReturnType<typeof setTimeout> | undefined;
     try {
       patience(hasHeard ? silenceMs : firstWordMs, new StreamsBlockedError("the stream is held back on the way"));
       const headers: Record<string, string> = { Accept: "text/event-stream" };
       if (last) headers["Last-Event-ID"] = last;
       const response = await http.once("GET", path, { query: options.query, headers }, link.signal);
       if (response.status === 204) return;
+      // A stream ends with the token that opened it: it is opened anew before, with the next token.
+      const leftMs = http.tokens.renewAt - Date.now();
+      if (leftMs < LONGEST_TIMER_MS) renewal = setTimeout(() => link.abort(RENEWED), Math.max(leftMs, 1_000));
       for await (const blocks of blocksOf(response)) {
         patience(silenceMs, new ConnectionError("the stream is silent"));
         if (!hasHeard || failures) options.onOpen?.(true);
@@ -93,9 +99,11 @@ export async function* follow(http: Http, path: string, options: FollowOptions =
       failure = link.signal.aborted ? link.signal.reason : error;
     } finally {
       clearTimeout(timer);
+      clearTimeout(renewal);
       // Also if the caller has stopped listening.
       link.abort();
     }
+    if (failure === RENEWED) continue;
     options.onOpen?.(false);
     if (failure instanceof StreamsBlockedError && !hasHeard) throw failure;
     if (failure instanceof RangeError) throw failure;
@@ -151,7 +159,7 @@ export async function* followTask(http: Http, taskId: string, options: FollowOpt
   }
 }
 
-interface EventAnswer {
+export interface EventAnswer {
   events: RecordedEvent[];
   nextAfter: number | null;
 }

@@ -8,7 +8,8 @@ const EARLY_MS = 60_000;
 export class TokenSource {
   private readonly get: GetToken | null;
   private current: string | null;
-  private renewAt = Number.POSITIVE_INFINITY;
+  /** Milliseconds since the epoch; Infinity: the present token says nothing of its end, or cannot be renewed. */
+  renewAt = Number.POSITIVE_INFINITY;
   private asking: Promise<string> | null = null;
 
   constructor(token: string | null, get: GetToken | null) {

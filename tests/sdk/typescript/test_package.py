@@ -24,6 +24,14 @@ const { Taskstream, TaskFailedError } = require("@taskstream/client");
 if (!(new TaskFailedError({ error: "x" }) instanceof Error)) throw new Error("errors");
 new Taskstream({ url: "http://127.0.0.1:1" });
 """
+REACT = """
+const [{ createElement }, { renderToString }, { TaskstreamProvider, useTask, useTasks }] = MODULES;
+globalThis.fetch = () => { throw new Error("a server asks for nothing"); };
+const Page = () => `${useTask("id").isLoading} ${useTasks().tasks.length}`;
+const text = renderToString(createElement(TaskstreamProvider, { getToken: () => "" }, createElement(Page)));
+if (text !== "true 0") throw new Error(text);
+"""
+MODULES = ("react", "react-dom/server", "@taskstream/react")
 TYPED = """
 import { Taskstream, type TaskDetails } from "@taskstream/client";
 const client = new Taskstream({ url: "http://127.0.0.1:1" });
@@ -43,11 +51,12 @@ async def npm(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture
 async def installed(tmp_path: Path) -> Path:
-    """An empty folder into which the package was installed from its tarball."""
-    assert (SDK / "typescript/dist/esm/index.js").exists(), "the SDK is not built: make sdk-typescript"
-    await npm(tmp_path, "pack", str(SDK / "typescript"), "--pack-destination", str(tmp_path))
+    """An empty folder into which the packages were installed from their tarballs."""
+    assert (SDK / "typescript/dist/.ready").exists(), "the SDK is not built: make sdk-typescript"
+    for name in ("typescript", "react"):
+        await npm(tmp_path, "pack", str(SDK / name), "--pack-destination", str(tmp_path))
     (tmp_path / "package.json").write_text('{"private": true}')
-    await npm(tmp_path, "install", *map(str, tmp_path.glob("*.tgz")))
+    await npm(tmp_path, "install", "--legacy-peer-deps", *map(str, tmp_path.glob("*.tgz")))
     return tmp_path
 
 
@@ -61,6 +70,18 @@ async def test_a_packed_client_imports_in_both_module_systems_and_has_its_types(
         tsc = [str(SDK / "node_modules/typescript/bin/tsc"), "--noEmit", "--strict", "--lib", "ES2022,DOM"]
         module, resolution = options
         await passes(installed, *tsc, "--module", module, "--moduleResolution", resolution, str(installed / name))
+
+
+async def test_the_packed_hooks_import_in_both_module_systems_and_render_on_a_server(installed: Path) -> None:
+    for name in ("react", "react-dom", "scheduler"):
+        (installed / "node_modules" / name).symlink_to(SDK / "node_modules" / name)
+    imports = ", ".join(f'await import("{name}")' for name in MODULES)
+    requires = ", ".join(f'require("{name}")' for name in MODULES)
+    (installed / "a.mjs").write_text(REACT.replace("MODULES", f"[{imports}]"))
+    (installed / "b.cjs").write_text(REACT.replace("MODULES", f"[{requires}]"))
+
+    await passes(installed, str(installed / "a.mjs"))
+    await passes(installed, str(installed / "b.cjs"))
 
 
 async def test_a_packed_client_needs_no_other_package(installed: Path) -> None:
