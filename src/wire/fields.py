@@ -73,7 +73,7 @@ FilterInstant = (
 )
 """An instant in a filter, in lists and in commands alike."""
 LONGEST_RUN = timedelta(days=366)
-_DURATION_TEXT = "a number of seconds, or text as in 90s, 5m, 1.5h, 2d; up to 366 days"
+_DURATION_TEXT = "text as in 90s, 5m, 1.5h, 2d; up to 366 days"
 FilterDuration = (
     Annotated[float, Meta(ge=0, le=LONGEST_RUN.total_seconds(), extra={"unit": "seconds"})]
     | Annotated[str, Meta(max_length=32, pattern=DURATION_PATTERN, extra={"words": _DURATION_TEXT})]
@@ -124,5 +124,5 @@ def filter_duration(given: float | str | None, path: str) -> timedelta | None:
     except ValueError:
         found = None
     if found is None or found > LONGEST_RUN:
-        raise InvalidInput(f"must be {_DURATION_TEXT}", path)
+        raise InvalidInput(f"must be a number of seconds, or {_DURATION_TEXT}", path)
     return found

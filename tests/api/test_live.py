@@ -393,7 +393,8 @@ async def test_a_browser_opens_it_with_a_stream_token(api: Service) -> None:
     "query",
     [
         "", "topic=", "topic=everything", "topic=stats:now", "topic=tasks:status%3DLOST", "topic=tasks:colour%3Dred",
-        "topic=log:limit%3D3", "topic=log:event%3DNothing", "topic=tasks:attempts%3Dmany", f"topic=tasks:{'x' * 3000}",
+        "topic=log:limit%3D3", "topic=log:event%3DNothing", "topic=tasks:attempts%3Dmany",
+        "topic=tasks:label.a%3Dx%26label.a%3Dx", f"topic=tasks:{'x' * 3000}",
         "&".join(f"topic=tasks:type%3Dt{number}" for number in range(21)),
     ],
 )  # fmt: skip

@@ -70,6 +70,8 @@ async def test_without_the_header_and_with_a_star_a_change_is_made(api: Service,
 
     assert (await api.admin.call(edited.method, edited.path, edited.changes[0])).status == 200
     assert (await change(api, edited, 1, "*")).status == 200
+    present = (await api.admin.get(edited.path)).headers["ETag"]
+    assert (await change(api, edited, 1, f"{present}, {present}")).status == 200
     assert (await change(api, edited, 2, '"0123456789abcdef"')).status == 412
     assert await api.admin.refusal(edited.method, edited.path, edited.changes[2], headers={"If-Match": "x"}) == (
         400, "If-Match",

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from taskstream.errors import InvalidInput
 from taskstream.submission.body import parse_json
-from taskstream.wire.fields import DurationSeconds, Instant, Name, ServerName
+from taskstream.wire.fields import DurationSeconds, FilterDuration, Instant, Name, ServerName
 from taskstream.wire.validation_errors import breaks_schema, invalid, parameter_error
 
 Short = Annotated[str, Meta(max_length=2)]
@@ -49,6 +49,7 @@ class Shape(Struct, forbid_unknown_fields=True, rename="camel"):
     inner: Inner | None = None
     flag: bool = False
     maybe: int | UnsetType = UNSET
+    longer: FilterDuration | None = None
 
 
 KNOWN = ", ".join(field.encode_name for field in msgspec.structs.fields(Shape))
@@ -60,6 +61,11 @@ INSTANT = "a whole number of milliseconds since the epoch from 0 to 253402300799
     [
         ({"delay": "x"}, "$.delay: must be a number of seconds from 0.001 to 604800, or null; given: text"),
         ({"delay": 0}, "$.delay: must be a number of seconds from 0.001 to 604800, or null"),
+        (
+            {"longer": -1},
+            "$.longer: must be a number of seconds from 0 to 31622400, or text as in 90s, 5m, 1.5h, 2d; up to 366 "
+            "days, or null",
+        ),
         ({"count": 0}, "$.count: must be a whole number from 1 to 10"),
         ({"count": 1.5}, "$.count: must be a whole number from 1 to 10; given: a number with a fraction"),
         ({"least": -1}, "$.least: must be a whole number of at least 0"),

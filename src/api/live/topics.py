@@ -79,7 +79,10 @@ def tasks_wanted(identity: Identity, query: str) -> TaskQuery:
     for name, value in parse_qsl(query, keep_blank_values=True):
         named = next((prefix for prefix in _NAMED if name.startswith(prefix)), None)
         if named is not None:
-            fields.setdefault(_NAMED[named], {})[name.removeprefix(named)] = value
+            found = fields.setdefault(_NAMED[named], {})
+            if name.removeprefix(named) in found:
+                raise InvalidInput(f"`{name}` is given more than once", "topic")
+            found[name.removeprefix(named)] = value
         elif name in _LISTS:
             values = [value] if name == "server" else [part for part in value.split(",") if part]
             fields.setdefault(name, []).extend(values)
