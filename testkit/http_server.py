@@ -9,6 +9,8 @@ from typing import Any, Self
 from aiohttp import web
 
 BODY_BYTES = 64 * 1024 * 1024
+STEPS_OF_ACCEPTANCE = 5
+"""Turns of the event loop within which a connection is with aiohttp after the port was found readable."""
 
 
 class HttpServer:
@@ -54,8 +56,14 @@ class HttpServer:
     async def stop(self) -> None:
         """Close the port and all connections."""
         runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        if runner is None:
+            return
+        for site in list(runner.sites):
+            await site.stop()
+        # asyncio hands a connection over in steps; one that came just before would never be closed.
+        for _ in range(STEPS_OF_ACCEPTANCE):
+            await asyncio.sleep(0)
+        await runner.cleanup()
 
     def later(self, job: Coroutine[Any, Any, Any]) -> None:
         """Run something beside the requests; it is cancelled at the end of the `async with`."""
