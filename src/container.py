@@ -7,7 +7,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Collection
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -25,6 +25,7 @@ from .commands.task_timers import timers_over
 from .errors import StoreError
 from .events.ids import BatchRef, TaskRef
 from .events.limits import Limits
+from .facades.predictions import PredictionReader
 from .files.service import FileService
 from .index.indexer import Indexer
 from .index.lists import SERVICE, ListedTasks, TaskLists
@@ -203,6 +204,11 @@ class Container:
         for connection in (self.appending, self.reading, self.consuming):
             connection.on_return(self.services.wake)
             connection.on_election(self.services.retry)
+
+    @cached_property
+    def predictions(self) -> PredictionReader:
+        """The reader of tasks as predictions."""
+        return PredictionReader(self.tasks, self.fleet, self.results, self.token_sealer)
 
     async def _snapshot(self, wanted: TaskQuery) -> ListedTasks:
         owner = wanted.owner or SERVICE

@@ -120,6 +120,7 @@ KINDS = {
     "task_id": Things.task,
     "ended_task_id": Things.ended_task,
     "attempt_id": Things.attempt,
+    "prediction_id": Things.task,
     "batch_id": Things.batch,
     "webhook_id": Things.webhook,
     "delivery_id": Things.delivery,

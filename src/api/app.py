@@ -22,6 +22,8 @@ from .direct_calls import DirectCall
 from .facades.openai.errors import PREFIX as OPENAI_PREFIX
 from .facades.openai.errors import on_openai_error
 from .facades.openai.routes import openai_router
+from .facades.replicate.errors import on_replicate_error
+from .facades.replicate.routes import replicate_router
 from .legacy.queue import queue_routes
 from .live.streams import LiveStreams
 from .log_query import LogPages
@@ -29,6 +31,7 @@ from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
 from .query import KnownParameters
+from .replicate_paths import ROOT as REPLICATE_ROOT
 from .routes.alarms import alarm_routes
 from .routes.attempts import attempt_routes
 from .routes.batches import batch_routes
@@ -138,6 +141,7 @@ def routed_app(container: Container, authenticator: Authenticator) -> Litestar:
             websocket_router(container, authenticator, tokens),
             runpod_router(container, authenticator, tokens),
             openai_router(container, authenticator, tokens),
+            replicate_router(container, authenticator, tokens),
             system,
             docs_router(),
             console_router(),
@@ -173,8 +177,10 @@ def create_system_app(container: Container) -> RequestMiddleware:
 
 def on_error_by_path(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer with an error in the form that the clients of a path know, also for paths that have no route."""
-    answer = on_openai_error if request.scope["path"].startswith(OPENAI_PREFIX) else on_error
-    return answer(request, error)
+    path = request.scope["path"]
+    if path.startswith(REPLICATE_ROOT):
+        return on_replicate_error(request, error)
+    return (on_openai_error if path.startswith(OPENAI_PREFIX) else on_error)(request, error)
 
 
 def _cors(origins: list[str]) -> CORSConfig:

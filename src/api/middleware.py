@@ -15,6 +15,8 @@ from ..runtime import metrics
 from ..runtime.logs import Repeats, log_request
 from ..runtime.metrics import labelled
 from ..wire.trace import NO_CONTEXT, TraceContext, read_context
+from .replicate_paths import ROOT as REPLICATE_ROOT
+from .replicate_paths import with_one_spelling
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +119,8 @@ class RequestMiddleware:
             scope = {**scope, "method": "GET", IS_HEAD: True}  # the HTTP server drops the body
         if scope["path"].startswith(ENCODED):
             scope = {**scope, "path": scope["raw_path"].decode("ascii")}
+        elif scope["path"].startswith(REPLICATE_ROOT):
+            scope = with_one_spelling(scope)
         started = time.perf_counter()
         identifier = _identifier(scope)
         scope["taskstream.request_id"] = identifier

@@ -25,7 +25,7 @@ from ..events.subjects import (
     task_root,
     task_word,
 )
-from ..events.task import StoredResult, TaskEvent
+from ..events.task import FacadeRequest, StoredResult, TaskEvent
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.history_pages import newest_first, oldest_first
@@ -64,6 +64,8 @@ class TaskDetail(NamedTuple):
     """Sequence of the event that has the result; 0 without one."""
     report: LastReport | None = None
     """Of an attempt that runs; None before its first report."""
+    facade: FacadeRequest | None = None
+    """The request of another service's API that it was; None: it was none."""
 
 
 class TaskResult(NamedTuple):
@@ -92,18 +94,20 @@ class TaskReader:
         """Return the task that a history describes."""
         view: TaskView | None = None
         payload = Raw(b"null")
+        facade: FacadeRequest | None = None
         report: LastReport | None = None
         for stored in history:
             view = fold(view, stored)
             report = next_report(report, stored.recorded.event, stored.sequence)
             if isinstance(stored.recorded.event, events.TaskSubmitted):
-                payload = stored.recorded.event.payload
+                payload, facade = stored.recorded.event.payload, stored.recorded.event.facade
         if view is None:
             raise NotFound("task", ref.id)
         result = _current_result(ref, history)
         sequence = result.sequence if result else 0
         is_running = view.status == "PROCESSING"
-        return TaskDetail(ref, view, payload, result and result.stored, sequence, report if is_running else None)
+        last = report if is_running else None
+        return TaskDetail(ref, view, payload, result and result.stored, sequence, last, facade)
 
     async def result(self, ref: TaskRef, sequence: int | None, *, deleted: bool = False) -> TaskResult:
         """Return the result of a task's event at a sequence; None: its present result. Raises NotFound."""

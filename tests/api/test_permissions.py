@@ -30,6 +30,7 @@ from taskstream.api.runpod import refusals
 from taskstream.api.runpod import routes as runpod
 from taskstream.clock import utc_now
 from taskstream.events.ids import parse_file_id, parse_task_id
+from taskstream.facades.model_versions import prefix_of
 from taskstream.streams.jetstream.messages import stream_info
 from taskstream.streams.topology.definitions import DERIVED, streams
 from testkit.puller import register_pulled
@@ -52,6 +53,9 @@ NAMES = {
     "name": PROJECT,
     "owner": OWNER,
     "number": "0",
+    "model_owner": "acme",
+    "model_name": PROJECT,
+    "version": f"{prefix_of(PROJECT):0<64}",
 }
 """Values of parameters that name nothing a user owns."""
 QUEUE_SURFACE = re.compile(r"/api/queue/|/api/projects/|/api/tasks/\{task_id\}/cancel")
@@ -132,7 +136,28 @@ def is_problem(reply: Reply) -> bool:
     return is_whole and body["status"] == reply.status and body["error"] == body["detail"] != ""
 
 
-FORMS: Mapping[str, Callable[[Reply], bool]] = {"/api/": is_problem, "/runpod/jobs/": is_problem}
+def is_replicate_problem(reply: Reply) -> bool:
+    """Return True for a problem document of Replicate's API."""
+    if reply.media_type != "application/problem+json":
+        return False
+    body = json.loads(reply.body)
+    return {"type", "title", "status", "detail"} <= body.keys() and body["status"] == reply.status
+
+
+def is_openai_error(reply: Reply) -> bool:
+    """Return True for an error of OpenAI's API."""
+    if reply.media_type != "application/json":
+        return False
+    error = json.loads(reply.body).get("error")
+    return isinstance(error, dict) and error.keys() == {"message", "type", "param", "code"} and error["message"] != ""
+
+
+FORMS: Mapping[str, Callable[[Reply], bool]] = {
+    "/openai/": is_openai_error,
+    "/api/": is_problem,
+    "/runpod/jobs/": is_problem,
+    "/replicate/": is_replicate_problem,
+}
 """The form of refusals, by the beginning of the path."""
 
 
@@ -157,6 +182,8 @@ def refusal(route: AnyRoute, by: Caller) -> int:
     kind = owned_kind(route)
     if kind == "attempt_id":
         return 401  # reports need the token of the attempt
+    if kind == "prediction_id":  # tasks are predictions to their owners alone
+        return 0 if by is ALICE else 404
     if kind is None:
         is_anothers = "owner" in route.parameters and by is not ALICE and not by.roles & {*READERS_OF_ALL}
         is_other_server = by.acts_for == OTHER_SERVER and (
@@ -316,7 +343,11 @@ def takes_attempt_tokens_in_address(route: AnyRoute) -> bool:
 
 
 def takes_links(route: AnyRoute) -> bool:
-    return bool(route.takes == LINK_TOKENS)
+    return bool(route.takes == LINK_TOKENS and not takes_stream_links(route))
+
+
+def takes_stream_links(route: AnyRoute) -> bool:
+    return route.path == "/replicate/v1/predictions/{prediction_id}/stream"
 
 
 def takes_file_links(route: AnyRoute) -> bool:
@@ -344,6 +375,10 @@ async def openers(matrix: Matrix) -> list[Opener]:
     async def stream_token(client: Client) -> str:
         return str((await client.done("POST", "/api/stream-tokens"))["token"])
 
+    async def stream_link(client: Client) -> str:
+        prediction = await client.done("GET", f"/replicate/v1/predictions/{await matrix.things.find('prediction_id')}")
+        return str(prediction["urls"]["stream"]).rpartition("token=")[2]
+
     ended = await matrix.things.find("ended_task_id")
     file = await matrix.things.find("file_id")
     service, strange, made_up = matrix.service, link_of(matrix, Things.absent(ended)), "z" * len(ATTEMPT_TOKEN)
@@ -356,6 +391,7 @@ async def openers(matrix: Matrix) -> list[Opener]:
         Opener("link to another task", strange, takes_links, 403),
         Opener("link to a file", file_link_of(matrix, file), takes_file_links),
         Opener("link to another file", file_link_of(matrix, Things.absent(file)), takes_file_links, 403),
+        Opener("link to a stream", await stream_link(service.alice), takes_stream_links),
         Opener("garbage in the address", "garbage", lambda _: False),
         Opener("stream token of alice", await stream_token(service.alice), takes_stream_tokens),
         Opener("stream token of bob", await stream_token(service.bob), takes_stream_tokens, refused_others=404),

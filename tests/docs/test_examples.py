@@ -48,6 +48,8 @@ ELSEWHERE = {
     ("docs/backends.md", "javascript"): "tests/docs/test_backends_doc.py",
     ("docs/pull.md", "python"): "tests/docs/test_pull_doc.py",
     ("docs/pull.md", "javascript"): "tests/docs/test_pull_doc.py",
+    ("docs/replicate.md", "python"): "tests/ecosystem/clients/test_replicate.py",
+    ("docs/replicate.md", "javascript"): "tests/ecosystem/clients/test_replicate.py",
     ("docs/push.md", "javascript"): "needs a browser's EventSource: tests/browser follows streams in the same way",
 }
 HERE = {("docs/push.md", "python"), ("docs/webhooks.md", "python"), ("README.md", "bash")}

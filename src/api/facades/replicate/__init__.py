@@ -1,0 +1,1 @@
+"""Replicate's API, version 1, under `/replicate`."""

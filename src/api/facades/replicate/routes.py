@@ -1,0 +1,31 @@
+"""Replicate's API over the types of this service, under `/replicate/v1`. Every prediction is an ordinary task."""
+
+from __future__ import annotations
+
+from litestar import Router
+from litestar.middleware import DefineMiddleware
+
+from ....container import Container
+from ...auth.access import Authentication
+from ...auth.authenticator import Authenticator
+from ...auth.stream_tokens import StreamTokens
+from ...replicate_paths import BASE
+from ..addresses import RequestAddresses
+from .catalog import catalog_routes
+from .errors import on_replicate_error
+from .models import ReplicateModels
+from .predictions import Predictions, prediction_routes
+
+
+def replicate_router(container: Container, authenticator: Authenticator, tokens: StreamTokens) -> Router:
+    """Return the routes of Replicate's API."""
+    addresses, models = RequestAddresses(container.settings), ReplicateModels(container)
+    return Router(
+        path=BASE,
+        route_handlers=[
+            *prediction_routes(Predictions(container, addresses, models)),
+            *catalog_routes(models, addresses),
+        ],
+        middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
+        exception_handlers={Exception: on_replicate_error},
+    )
