@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ class HttpServer:
         self.port = port
         """0 before the first start: a free one is chosen."""
         self._runner: web.AppRunner | None = None
+        self._socket: socket.socket | None = None
         self._jobs: set[asyncio.Task[Any]] = set()
 
     def routes(self, app: web.Application) -> None:
@@ -50,7 +52,8 @@ class HttpServer:
         self.routes(app)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        self._socket = socket.create_server(("127.0.0.1", self.port))
+        await web.SockSite(self._runner, self._socket).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
@@ -58,9 +61,9 @@ class HttpServer:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        for site in list(runner.sites):
-            await site.stop()
-        # asyncio hands a connection over in steps; one that came just before would never be closed.
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+        # asyncio hands a connection over in steps. One that its server's end overtakes is never closed (Python 3.11).
         for _ in range(STEPS_OF_ACCEPTANCE):
             await asyncio.sleep(0)
         await runner.cleanup()
