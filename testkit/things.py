@@ -121,6 +121,7 @@ KINDS = {
     "ended_task_id": Things.ended_task,
     "attempt_id": Things.attempt,
     "prediction_id": Things.task,
+    "replicate_file_id": Things.file,
     "batch_id": Things.batch,
     "webhook_id": Things.webhook,
     "delivery_id": Things.delivery,

@@ -34,8 +34,17 @@ _DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]{1,88}):", re.ASCII)
 class Upload:
     """The file that a request brings. Iterate over it once."""
 
-    def __init__(self, request: ApiRequest, most_bytes: int, file_parts: Collection[str] = FILE_PARTS) -> None:
-        """`file_parts`: names of the part of a form that is the file. Raises 415, InvalidInput, FileTooLarge."""
+    def __init__(
+        self,
+        request: ApiRequest,
+        most_bytes: int,
+        file_parts: Collection[str] = FILE_PARTS,
+        *,
+        by_name: bool = False,
+    ) -> None:
+        """`file_parts`: names of the part of a form that is the file. `by_name`: other parts are none, although they
+        have a file name: some clients give one to every part. Raises 415, InvalidInput, FileTooLarge.
+        """
         headers = headers_of(request.scope)
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise HTTPException(
@@ -44,6 +53,7 @@ class Upload:
         self._request = request
         self._most_bytes = most_bytes
         self._file_parts = file_parts
+        self._by_name = by_name
         given, options = _options(headers.get(b"content-type", b""))
         self.is_form = given == FORM
         self._boundary = options.get("boundary", "")
@@ -69,7 +79,7 @@ class Upload:
             async for chunk in self._body(self._most_bytes):
                 yield chunk
             return
-        form = _Form(self, self._boundary, self._file_parts)
+        form = _Form(self, self._boundary, self._file_parts, by_name=self._by_name)
         async for chunk in self._body(self._most_bytes + MOST_FORM_BYTES):
             try:
                 for content in form.feed(chunk):
@@ -96,9 +106,10 @@ class Upload:
 class _Form:
     """Splits a form into its file and its fields."""
 
-    def __init__(self, upload: Upload, boundary: str, file_parts: Collection[str]) -> None:
+    def __init__(self, upload: Upload, boundary: str, file_parts: Collection[str], *, by_name: bool) -> None:
         self._upload = upload
         self._file_parts = file_parts
+        self._by_name = by_name
         try:
             self._parser = multipart.PushMultipartParser(boundary, max_segment_count=MOST_PARTS, strict=True)
         except multipart.MultipartError as error:
@@ -127,7 +138,7 @@ class _Form:
                     self._value += event
 
     def _begin(self, part: multipart.MultipartSegment) -> None:
-        self._in_file = bool(part.filename) or part.name in self._file_parts
+        self._in_file = part.name in self._file_parts or (bool(part.filename) and not self._by_name)
         if not self._in_file:
             self._field, self._value = part.name, bytearray()
             if part.name in self._upload.fields:

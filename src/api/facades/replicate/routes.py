@@ -13,6 +13,7 @@ from ...replicate_paths import BASE
 from ..addresses import RequestAddresses
 from .catalog import catalog_routes
 from .errors import on_replicate_error
+from .files import replicate_file_routes
 from .models import ReplicateModels
 from .predictions import Predictions, prediction_routes
 
@@ -25,6 +26,7 @@ def replicate_router(container: Container, authenticator: Authenticator, tokens:
         route_handlers=[
             *prediction_routes(Predictions(container, addresses, models)),
             *catalog_routes(models, addresses),
+            *replicate_file_routes(container, addresses),
         ],
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
         exception_handlers={Exception: on_replicate_error},
