@@ -146,6 +146,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_json_depth: Annotated[
         int, Meta(ge=2, le=500), about("maximum nesting of a JSON body; a deeper one is a 400")
     ] = 64
+    openai_wait: Annotated[
+        Seconds, about("longest wait of a call of OpenAI's API for its answer; then its task is cancelled")
+    ] = 600.0
     user_streams: Annotated[
         Streams,
         about("open streams per user and process: event streams, waits, WebSockets, subscriptions; 0: no limit"),

@@ -53,7 +53,7 @@ class Things:
     @staticmethod
     def absent(thing: str) -> str:
         """Return an id like that of a thing, of nothing that exists."""
-        return re.sub(r"^[0-9A-Z]{26}", "0" * 26, thing)
+        return re.sub(r"^((?:resp_)?)[0-9A-Z]{26}", r"\g<1>" + "0" * 26, thing)
 
     async def task(self) -> str:
         """Make a task that runs on SERVER."""
@@ -107,6 +107,11 @@ class Things:
     async def file(self) -> str:
         return str((await self._client.done("POST", f"/api/files?name={MARK}", MARK.encode()))["id"])
 
+    async def response(self) -> str:
+        """Make a background response of OpenAI's API, whose model is the type PROJECT."""
+        body = {"model": PROJECT, "input": MARK, "background": True}
+        return str((await self._client.done("POST", "/openai/v1/responses", body))["id"])
+
     async def _begun(self) -> TaskRef:
         ref = new_ref(owner_token(OWNER), utc_now(), secrets.randbits(80))
         asked = submission(OWNER, "chapter", msgspec.json.encode({"text": MARK}))
@@ -128,5 +133,6 @@ KINDS = {
     "schedule_id": Things.schedule,
     "operation_id": Things.operation,
     "file_id": Things.file,
+    "response_id": Things.response,
 }
 """Kinds of things that belong to a user, by the parameters of paths that name them."""

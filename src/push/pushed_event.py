@@ -50,12 +50,7 @@ DIGESTS = ("fingerprint", "update_digest")
 
 
 def shown(event: TaskEvent, ref: TaskRef, sequence: int, links: ResultLinks) -> Any:
-    """Return an event as clients see it: with links in the place of results and files in the object store.
-
-    Parts of a stream are left out: `output` has their text.
-    """
-    if isinstance(event, ProgressReported) and event.parts is not None:
-        event = replace(event, parts=None)
+    """Return an event as clients see it: with links in the place of results and files in the object store."""
     match event:
         case TaskSucceeded(result=StoredResult() as stored) | TaskFailed(result=StoredResult() as stored):
             name = "result"
@@ -70,12 +65,13 @@ def shown(event: TaskEvent, ref: TaskRef, sequence: int, links: ResultLinks) -> 
 
 
 def encoded(update: LoggedEvent | LiveEvent, links: ResultLinks) -> bytes:
-    """Return the JSON of an event; encoded once for all subscribers."""
+    """Return the JSON of an event, without parts of a stream, whose text is its `output`; encoded once for all."""
     if update.encoded is None:
+        event: Any = update.event
+        if isinstance(event, ProgressReported) and event.parts is not None:
+            event = replace(event, parts=None)
         if isinstance(update, LoggedEvent):
-            event = shown(update.event, update.ref, update.sequence, links)
-        else:
-            event = shown(update.event, update.ref, 0, links)
+            event = shown(event, update.ref, update.sequence, links)
         update.encoded = _encode(_pushed(update, event))
     return update.encoded
 

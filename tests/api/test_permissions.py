@@ -182,7 +182,7 @@ def refusal(route: AnyRoute, by: Caller) -> int:
     kind = owned_kind(route)
     if kind == "attempt_id":
         return 401  # reports need the token of the attempt
-    if kind in ("prediction_id", "replicate_file_id"):  # Replicate's API shows owners their own things alone
+    if kind in ("prediction_id", "replicate_file_id", "response_id"):  # façades show owners their own things alone
         return 0 if by is ALICE else 404
     if kind is None:
         is_anothers = "owner" in route.parameters and by is not ALICE and not by.roles & {*READERS_OF_ALL}

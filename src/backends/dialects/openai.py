@@ -167,10 +167,10 @@ class _OpenAICall(Conversation):
             case _:
                 return None
 
-    def _parts(self) -> _Parts | None:
+    def _parts(self) -> _PartCount | None:
         """Return what numbers the parts of a stream; None if no client gets them as they are."""
         facade = self._asked.facade if self._asked is not None else None
-        return _Parts() if facade is not None and facade.is_stream else None
+        return _PartCount() if facade is not None and facade.is_stream else None
 
     def read(self, reply: Reply) -> Turn:
         turn = self._read(reply)
@@ -253,7 +253,7 @@ class _OpenAICall(Conversation):
         return Next(request=request, after=RELEASE_PAUSE)  # until the time for it ends: then it is unconfirmed
 
 
-class _Parts:
+class _PartCount:
     """The number of parts so far of a stream whose client gets them as they are."""
 
     def __init__(self) -> None:
@@ -267,7 +267,7 @@ class _Parts:
 class _CompletionStream(StreamReader):
     """Parts of a completion, then `[DONE]`."""
 
-    def __init__(self, call: _OpenAICall, fold: CompletionFold, parts: _Parts | None) -> None:
+    def __init__(self, call: _OpenAICall, fold: CompletionFold, parts: _PartCount | None) -> None:
         self._call = call
         self._fold = fold
         self._parts = parts
@@ -300,7 +300,7 @@ class _CompletionStream(StreamReader):
 class _ResponseStream(StreamReader):
     """The events of a response; the one that ends it has all of it."""
 
-    def __init__(self, call: _OpenAICall, parts: _Parts | None) -> None:
+    def __init__(self, call: _OpenAICall, parts: _PartCount | None) -> None:
         self._call = call
         self._parts = parts
         self._has_streamed = False

@@ -96,7 +96,7 @@ def param_of(path: str) -> str | None:
     return path.removeprefix("$.payload").removeprefix("$").removeprefix(".") or None
 
 
-def passed_on(status: int, body: bytes, message: str) -> OpenAIError:
+def passed_on(status: int, body: bytes, message: str, headers: Mapping[str, str] | None = None) -> OpenAIError:
     """Return the error that a server's own answer is: a body that has an `error` goes out as it came."""
     try:
         found = msgspec.json.decode(body, type=dict[str, Raw]) if body else {}
@@ -104,7 +104,7 @@ def passed_on(status: int, body: bytes, message: str) -> OpenAIError:
         found = {}
     if not bytes(found.get("error", Raw(b"null"))).startswith(b"{"):
         body = b""
-    return OpenAIError(status, message, kind="upstream_error" if status >= 500 else "", body=body)
+    return OpenAIError(status, message, kind="upstream_error" if status >= 500 else "", headers=headers, body=body)
 
 
 def on_openai_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from ....backends.dialects import dialect_of
 from ....backends.dialects.openai import OpenAI
 from ....commands.task_type import DEFAULT_TYPE
+from ....container import Container
 from ....instants import whole_seconds
 from ....projections.fleet import Fleet
 from .errors import no_such_model
@@ -37,8 +38,9 @@ class NamedModel(Struct, frozen=True, kw_only=True):
 class Models:
     """The models of a fleet, by name. They are found again after each change of the fleet."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, container: Container) -> None:
+        self._fleet = container.fleet
+        self._reading = container.reading
         self._sequence = -1
         self._known: Mapping[str, NamedModel] = {}
 
@@ -47,9 +49,12 @@ class Models:
         known = self._current()
         return [known[name].model for name in sorted(known)]
 
-    def find(self, name: str) -> NamedModel:
+    async def find(self, name: str) -> NamedModel:
         """Return what a name leads to. Raises OpenAIError, a 404, for a model that nothing serves."""
         found = self._current().get(name)
+        if found is None:  # another process may just have defined it
+            await self._fleet.catch_up(self._reading)
+            found = self._current().get(name)
         if found is None:
             raise no_such_model(name)
         return found
@@ -73,9 +78,11 @@ def models_of(fleet: Fleet) -> dict[str, NamedModel]:
         for name in server.models or () if spoken else ():
             found.setdefault(name, NamedModel(model=OfferedModel(id=name, created=at), task_type=spoken[0]))
     definitions = sorted(
-        (state.definition for state in fleet.types() if state.definition is not None), key=lambda each: each.name
+        (state.definition for state in fleet.types() if state.definition is not None),
+        key=lambda each: (bool(each.model), each.name),  # of two with one name, the type that is offered by it wins
     )
     for definition in definitions:
-        name = definition.name
-        found[name] = NamedModel(model=OfferedModel(id=name, created=since.get(name, 0)), task_type=name)
+        name = definition.model or definition.name
+        model = OfferedModel(id=name, created=since.get(definition.name, 0))
+        found[name] = NamedModel(model=model, task_type=definition.name)
     return found
