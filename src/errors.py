@@ -88,6 +88,7 @@ class FileMissing(InvalidInput):
     """The request refers to a file that does not exist, or is not the caller's."""
 
     def __init__(self, file_id: str, path: str) -> None:
+        self.file_id = file_id
         super().__init__(
             f"you have no file {file_id!r}; upload it with `POST /api/files`, and use the id it gets", path
         )

@@ -303,6 +303,9 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     # Retention
     task_retention: Annotated[Age, about("age at which task events are dropped; 0: never")] = 0
+    file_retention: Annotated[Age, about("age at which a file without an `expiresAt` is deleted; 0: never")] = (
+        30 * 86_400
+    )
     server_retention: Annotated[Age, about("age at which server events are dropped; 0: never")] = 0
     delivery_retention: Annotated[
         Seconds, about("age at which webhook deliveries are dropped; must exceed the time of all tries")

@@ -56,9 +56,10 @@ class CreateFile(Struct, frozen=True, kw_only=True):
 
 
 class ReferToFile(Struct, frozen=True, kw_only=True):
-    """Keep the file for tasks that are about to be submitted."""
+    """Keep the file for tasks that are about to be submitted, or for the runs of a schedule."""
 
     tasks: tuple[str, ...]
+    schedule: str = ""
 
 
 class DeleteFile(Struct, frozen=True, kw_only=True):
@@ -81,7 +82,7 @@ def decide(command: FileCommand, state: FileState, now: datetime) -> Sequence[Fi
         case ReferToFile():
             if not isinstance(state, FilePresent) or _has_expired(state, now):
                 raise NotFound("file", "")
-            return [FileReferenced(tasks=command.tasks)]
+            return [FileReferenced(tasks=command.tasks, schedule=command.schedule)]
         case DeleteFile():
             return delete(command, state)
         case _:

@@ -46,7 +46,9 @@ class FileReferenced(Event, frozen=True, kw_only=True):
     """Tasks are about to be submitted that refer to the file: it must not be deleted while one of them may run."""
 
     tasks: tuple[str, ...]
-    """Their ids: of one task, or of those of one batch."""
+    """Their ids: of one task, or of those of one batch; none: a schedule refers to it."""
+    schedule: str = ""
+    """Id of the schedule whose runs refer to it; empty: none."""
 
 
 class FileDeleted(Event, frozen=True, kw_only=True):

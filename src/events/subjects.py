@@ -15,7 +15,7 @@ schedule.<owner>.<unique>.<event>                         recurring schedules
 operation.<owner>.<unique>.<event>                        operations on many tasks
 batch_job.<owner>.<unique>.<event>                        batch jobs
 file.<owner>.<unique>.file_created.<purpose>              files
-file.<owner>.<unique>.file_referenced.<unique of the task or batch>
+file.<owner>.<unique>.file_referenced.<unique of the task, batch or schedule>
 file.<owner>.<unique>.file_deleted
 timer.<kind>.…           due.<kind>.…                     a message dated in the future, and the message once it is due
 dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks of the first queue, copied by JetStream from
@@ -139,7 +139,7 @@ def event_subject(root: str, event: Event) -> str:
         case FileCreated():
             return f"{subject}.{purpose_token(event.purpose)}"
         case FileReferenced():
-            return f"{subject}.{parse_task_id(event.tasks[0]).unique}"
+            return f"{subject}.{parse_task_id(event.tasks[0] if event.tasks else event.schedule).unique}"
         case _:
             return subject
 

@@ -199,6 +199,8 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     """W3C `traceparent` of the request that submitted it; empty: none. The request's id is the event's `cause`."""
     trace_state: str = ""
     """`tracestate` of that request; empty: none. If spans are exported, both are of the span of the submission."""
+    files: tuple[str, ...] = ()
+    """Ids of the files that the payload refers to, each once."""
     indexed: dict[str, str] = field(default_factory=dict)
     """Values of the payload that lists may be filtered by, as text, by path: `customer`, `order.id`."""
     facade: FacadeRequest | None = None

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -36,9 +36,10 @@ from ..errors import (
 )
 from ..events.envelope import Actor
 from ..events.file import FileCreated, FileEnd
-from ..events.ids import FileRef, TaskRef, file_for_key, new_file_ref, owner_token, parse_task_id
-from ..events.kinds import OVER_WORDS
-from ..events.subjects import history_filter, task_root, task_word
+from ..events.ids import FileRef, TaskRef, file_for_key, new_file_ref, owner_token, parse_schedule_id, parse_task_id
+from ..events.kinds import OVER_WORDS, word_of
+from ..events.schedule import ScheduleDeleted
+from ..events.subjects import history_filter, schedule_root, task_root, task_word
 from ..instants import iso
 from ..projections.files import FilePage, list_files, references
 from ..projections.usage import MESSAGE_BYTES, OF_FILES, CountedLog
@@ -46,7 +47,7 @@ from ..settings import Settings
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.objects import Objects, PutObject
-from ..streams.topology.definitions import TASKS
+from ..streams.topology.definitions import SCHEDULES, TASKS
 from ..streams.turns import Turns
 from ..vault.file_links import FileLinks
 
@@ -66,6 +67,8 @@ LONGEST_TYPE = 255
 MOST_METADATA = 32
 LONGEST_METADATA = 512
 LONGEST_PURPOSE = 64
+LONGEST_SUBMISSION = timedelta(minutes=2)
+"""How long after its reference a task may be submitted. A submission gives up after seconds."""
 MOST_NAMED = 5
 """Tasks that the refusal of a deletion names."""
 RACES = 5
@@ -293,22 +296,31 @@ class FileService:
         await self._discard(state.created.object_name)
 
     async def unfinished(self, ref: FileRef) -> Sequence[str]:
-        """Return ids of tasks that refer to a file and have not ended, MOST_NAMED + 1 at most. Raises StoreError."""
+        """Return ids of tasks that refer to a file and have not ended, and of schedules; MOST_NAMED + 1 at most.
+
+        Raises StoreError.
+        """
         found: list[str] = []
         created = await self._commands.files.load(ref)
         if isinstance(created.state, FilePresent) and (task := created.state.created.task):
             found += await self._that_have_not_ended((task,))
-        async for _, event in references(self._reading, ref):
-            found += await self._that_have_not_ended(event.tasks)
+        now = utc_now()
+        async for reference in references(self._reading, ref):
+            is_new = reference.at + LONGEST_SUBMISSION > now
+            found += await self._that_have_not_ended(reference.event.tasks, is_new=is_new)
+            schedule = reference.event.schedule
+            if schedule and (is_new or await self.has_schedule(schedule)):
+                found.append(schedule)
             if len(found) > MOST_NAMED:
                 break
         return list(dict.fromkeys(found))[: MOST_NAMED + 1]
 
-    async def _that_have_not_ended(self, tasks: Sequence[str]) -> Sequence[str]:
+    async def _that_have_not_ended(self, tasks: Sequence[str], *, is_new: bool = False) -> Sequence[str]:
+        """Return those that have not ended. `is_new`: one that is not in the log may be about to be submitted."""
         found = []
         for task_id in tasks:
             word = await self.last_word(parse_task_id(task_id))
-            if word is not None and word not in OVER_WORDS:
+            if is_new if word is None else word not in OVER_WORDS:
                 found.append(task_id)
                 if len(found) > MOST_NAMED:
                     break
@@ -318,6 +330,12 @@ class FileService:
         """Return the kind of the last event of a task, None if it has none: not submitted, or past its retention."""
         last = await last_position(self._reading, TASKS, history_filter(task_root(ref)))
         return task_word(last.subject) if last is not None else None
+
+    async def has_schedule(self, schedule_id: str) -> bool:
+        """Return True unless a schedule was deleted, or never made."""
+        root = schedule_root(parse_schedule_id(schedule_id))
+        last = await last_position(self._reading, SCHEDULES, history_filter(root))
+        return last is not None and not last.subject.endswith(f".{word_of(ScheduleDeleted)}")
 
     async def _discard(self, object_name: str) -> None:
         """Delete bytes that no file names. What NATS does not delete now is swept."""
@@ -384,8 +402,8 @@ def _present(state: FileState, ref: FileRef) -> FilePresent:
 def _in_use(tasks: Sequence[str]) -> str:
     more = " and more" if len(tasks) > MOST_NAMED else ""
     return (
-        f"tasks that have not ended refer to this file: {', '.join(tasks[:MOST_NAMED])}{more}; "
-        "cancel them, or wait until they have ended"
+        f"tasks that have not ended, or schedules, refer to this file: {', '.join(tasks[:MOST_NAMED])}{more}; "
+        "cancel or delete them, or wait until they have ended"
     )
 
 

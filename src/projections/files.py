@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import NamedTuple
 
 from ..commands.file import ABSENT, FilePresent, evolve
@@ -23,6 +24,14 @@ class ListedFile(NamedTuple):
     """Of its creation in the log."""
     ref: FileRef
     file: FilePresent
+
+
+class FileReference(NamedTuple):
+    """A reference to a file."""
+
+    position: Position
+    at: datetime
+    event: FileReferenced
 
 
 class FilePage(NamedTuple):
@@ -71,10 +80,10 @@ def _file(position: Position) -> FilePresent:
     return state
 
 
-async def references(reading: Connection, ref: FileRef) -> AsyncIterator[tuple[Position, FileReferenced]]:
-    """Yield the references to a file that have not been purged, oldest first, each with its place in the log."""
+async def references(reading: Connection, ref: FileRef) -> AsyncIterator[FileReference]:
+    """Yield the references to a file that have not been purged, oldest first."""
     async for positions in pages(reading, FILES, file_references_filter(ref)):
         for position in positions:
-            event = decode(file_codec, position).recorded.event
-            if isinstance(event, FileReferenced):
-                yield position, event
+            recorded = decode(file_codec, position).recorded
+            if isinstance(recorded.event, FileReferenced):
+                yield FileReference(position, recorded.at, recorded.event)

@@ -187,6 +187,9 @@ streams_refused = Counter(
     registry=REGISTRY,
 )
 results_swept = Counter("taskstream_results_swept", "Large results deleted to which no event refers", registry=REGISTRY)
+files_swept = Counter(
+    "taskstream_files_swept", "Files deleted because their end had come", ["reason"], registry=REGISTRY
+)
 held = Gauge("taskstream_tasks_held", "Tasks that are held, and so in no queue", registry=REGISTRY)
 released = Counter("taskstream_tasks_released", "Held tasks released by the scheduler", registry=REGISTRY)
 source_renewals = Counter(

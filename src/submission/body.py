@@ -19,6 +19,7 @@ from ..clock import utc_now
 from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
 from ..errors import InvalidInput
 from ..events.envelope import NULL
+from ..events.ids import owner_token
 from ..events.server import LONGEST_MODEL
 from ..events.task import (
     BUSY_FOR,
@@ -32,6 +33,7 @@ from ..events.task import (
     TaskSubmitted,
 )
 from ..events.task_type import TypeDefined
+from ..files.references import PLACEHOLDER, SIGN, referenced, replaced
 from ..projections.fleet import Fleet
 from ..settings import Settings
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
@@ -208,8 +210,12 @@ class TypeRules:
         """
         submission = request.submission
         definition = self._fleet.type_state(submission.type).definition
+        text = bytes(submission.payload)
+        files: tuple[str, ...] = ()
+        if SIGN in text:
+            files = referenced(request.payload, text, owner_token(request.owner), request.payload_path)
         if definition and definition.payload_schema != NULL:
-            self._check(request, bytes(definition.payload_schema))
+            self._check(request, bytes(definition.payload_schema), text, has_files=bool(files))
         own = definition or TypeDefined(name=submission.type, pool=DEFAULT_POOL)
         plan = submission.plan(self._now())
         if request.in_turn:
@@ -235,6 +241,7 @@ class TypeRules:
             schedule=request.schedule,
             trace=request.trace.parent,
             trace_state=request.trace.state,
+            files=files,
             indexed=indexed_values(own.indexed, request.payload),
             facade=request.facade,
         )
@@ -265,8 +272,11 @@ class TypeRules:
             callback_timeout=longer if chosen is None and longer > timeout else None,
         )
 
-    def _check(self, request: TaskRequest, schema: bytes) -> None:
-        """Raise InvalidInput for a payload that breaks the schema of its type, or that cannot be checked by it."""
+    def _check(self, request: TaskRequest, schema: bytes, text: bytes, *, has_files: bool) -> None:
+        """Raise InvalidInput for a payload that breaks the schema of its type, or that cannot be checked by it.
+
+        The schema is of what the server gets: a URL in the place of a file.
+        """
         found = self._schemas.get(schema)
         if found is None:
             if len(self._schemas) >= SCHEMA_CACHE:
@@ -278,7 +288,11 @@ class TypeRules:
                 f"must PUT the type again with another one: {found.path}: {found.detail}",
                 "$.type",
             )
-        found.check(request.payload, bytes(request.submission.payload), request.payload_path)
+        payload = request.payload
+        if has_files:
+            text = replaced(text, lambda file_id: f"{PLACEHOLDER}{file_id}")
+            payload = msgspec.json.decode(text)
+        found.check(payload, text, request.payload_path)
 
 
 def _model_of(request: TaskRequest) -> str:

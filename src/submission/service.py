@@ -29,6 +29,7 @@ from ..commands.schedule import Created
 from ..commands.task_commands import SubmitTask
 from ..commands.task_state import UNKNOWN, TaskState, Unknown
 from ..errors import (
+    FileMissing,
     IdempotencyConflict,
     InvalidInput,
     InvalidItems,
@@ -40,9 +41,11 @@ from ..errors import (
     StoreReserved,
 )
 from ..events.envelope import Actor, Event
-from ..events.ids import BatchRef, TaskRef, nth, parse_task_id
+from ..events.ids import BatchRef, FileRef, TaskRef, nth, parse_file_id, parse_task_id
 from ..events.subjects import SCHEDULER_BACKLOG, history_filter, task_root
 from ..events.task import TaskCancelled, TaskEvent, TaskSubmitted
+from ..files.holds import FileHolds
+from ..files.references import place_of
 from ..projections.batches import Batch, BatchReader
 from ..projections.fleet import Fleet
 from ..projections.usage import MESSAGE_BYTES, CountedLog
@@ -107,6 +110,7 @@ class SubmissionService:
         self.space = space
         self._tracing = tracing
         self.rules = TypeRules(settings, fleet)
+        self.file_holds = FileHolds(commands)
         self._batch_parser = BatchParser(settings, self.rules)
 
     async def listen(self, connection: Connection) -> None:
@@ -172,6 +176,8 @@ class SubmissionService:
             submitted = self.rules.submitted(request)
             if submitted.plan is not None and submitted.plan.depends_on:
                 await self._check_parents(ref.owner, submitted.plan.depends_on)
+            if submitted.files:
+                await self._refer(ref, submitted.files, request, by=by, cause=cause)
             self.admission.check_quota(ref.owner, 1)
             await self.check_bytes(ref.owner, size_of(submitted))
         except (InvalidInput, QuotaExceeded, StoreReserved):
@@ -193,6 +199,30 @@ class SubmissionService:
                 if ref in refused:
                     raise KeyTaken(refused[ref])
         return handled
+
+    async def _refer(self, ref: TaskRef, files: Sequence[str], request: TaskRequest, *, by: Actor, cause: str) -> None:
+        """Keep the files that a task refers to. Raises FileMissing."""
+        try:
+            await self.file_holds.refer({parse_file_id(each): (ref.id,) for each in files}, by=by, cause=cause)
+        except NotFound as missing:
+            raise FileMissing(missing.name, place_of(request.payload, missing.name, request.payload_path)) from None
+
+    async def _refer_together(
+        self, submissions: Sequence[tuple[TaskRef, TaskSubmitted]], *, by: Actor, cause: str
+    ) -> None:
+        """Keep the files that the tasks of a batch refer to. Raises InvalidItems."""
+        tasks: dict[FileRef, list[str]] = {}
+        first: dict[str, int] = {}
+        for place, (task_ref, submitted) in enumerate(submissions):
+            for file_id in submitted.files:
+                tasks.setdefault(parse_file_id(file_id), []).append(task_ref.id)
+                first.setdefault(file_id, place)
+        if not tasks:
+            return
+        try:
+            await self.file_holds.refer(tasks, by=by, cause=cause)
+        except NotFound as missing:
+            raise InvalidItems({first[missing.name]: FileMissing(missing.name, "")}, len(submissions)) from None
 
     async def _find(self, ref: TaskRef, request: TaskRequest) -> Known[TaskState] | None:
         """Return the task an earlier request with this key made, None if there is none. Raises IdempotencyConflict."""
@@ -247,6 +277,7 @@ class SubmissionService:
         tasks = self._batch_parser.parse(body, media_type, ref, owner, repeatable=repeatable, trace=trace)
         submissions = [(nth(ref, place), submitted) for place, submitted in enumerate(tasks)]
         await self._check_batch_parents(ref.owner, submissions)
+        await self._refer_together(submissions, by=by, cause=cause)
         size = sum(size_of(submitted) for _, submitted in submissions)
         try:
             self.admission.check_quota(ref.owner, len(submissions))

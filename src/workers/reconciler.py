@@ -46,6 +46,7 @@ from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
 from ..streams.topology.sources import raise_floor
 from .attempts.outcomes import DEADLINE_PASSED, WORKER_LOST, end_busy_wait, fail_attempt
 from .cron import Cron
+from .file_sweeper import FileSweeper
 from .result_sweeper import ResultSweeper
 
 log = structlog.get_logger(__name__)
@@ -110,6 +111,7 @@ class Reconciler(Service):
         self._members = members
         self._cron = cron
         self._sweeper = ResultSweeper(container)
+        self._file_sweeper = FileSweeper(container)
         self._next_at = 0.0
         """When the next search is due though no worker has died, monotonic."""
         self._unsubmitted: set[TaskRef] = set()
@@ -157,6 +159,7 @@ class Reconciler(Service):
             counts["schedules_set"] = await self._cron.set_missing()
         await self._destroy_left_keys(tasks, counts)
         counts.update(await self._sweeper.run_once(now))
+        counts.update(await self._file_sweeper.run_once(now))
         counts["stale_removed"] = await remove_stale(self._tasks_bucket)
         if self._settings.replicas == 1:  # a replicated queue is synced: it forgets nothing
             # Whatever was submitted before the oldest task that has not ended needs no queue any more.

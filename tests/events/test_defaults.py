@@ -31,6 +31,7 @@ from taskstream.events.envelope import NULL
 
 DEFAULTS: dict[type[Struct], dict[str, Any]] = {
     envelope.Recorded: {"cause": ""},
+    file.FileReferenced: {"schedule": ""},
     file.FileCreated: {"purpose": "", "metadata": {}, "expires_at": None, "task": "", "attempt": 0},
     limits.Limits: {"concurrency": None, "per_second": None, "burst": None},
     task.RetryPolicy: {"busy_for": timedelta(hours=1)},
@@ -57,6 +58,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "batch": "",
         "batch_size": 0,
         "schedule": "",
+        "files": (),
         "indexed": {},
         "facade": None,
     },

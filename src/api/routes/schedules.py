@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -25,13 +25,15 @@ from ...commands.schedule import (
     TriggerSchedule,
 )
 from ...container import Container
-from ...errors import InvalidInput, NotFound, RuleBroken, StoreError
+from ...errors import FileMissing, InvalidInput, NotFound, RuleBroken, StoreError
 from ...events.ids import (
+    FileRef,
     ScheduleRef,
     TaskRef,
     new_ref,
     new_schedule_ref,
     owner_token,
+    parse_file_id,
     parse_schedule_id,
     parse_task_id,
     schedule_for_key,
@@ -39,6 +41,7 @@ from ...events.ids import (
 )
 from ...events.schedule import ScheduleCreated, ScheduleSettings
 from ...events.subjects import schedules_filter
+from ...files.references import place_of
 from ...projections.schedule_runs import read_runs
 from ...projections.schedules import load_schedules, schedule_refs
 from ...projections.task_view import TaskView
@@ -118,8 +121,11 @@ async def find_schedule(
     return ref, _created(state, ref)
 
 
-def check_task(container: Container, task: Raw, owner: str) -> None:
-    """Raise InvalidInput, with the path in the schedule's body, unless the task could be submitted now."""
+def check_task(container: Container, task: Raw, owner: str) -> Sequence[str]:
+    """Return the ids of the files that a task refers to.
+
+    Raises InvalidInput, with the path in the schedule's body, unless the task could be submitted now.
+    """
     content = msgspec.json.decode(task)
     if not isinstance(content, dict) or "payload" not in content:
         raise InvalidInput("use the full form of a submission: an object with a `payload`", "$.task.payload")
@@ -128,9 +134,23 @@ def check_task(container: Container, task: Raw, owner: str) -> None:
             raise InvalidInput("this option is about one run, so a schedule cannot use it; remove it", f"$.task.{name}")
     try:
         request = read_task(bytes(task), owner, container.settings.max_json_depth, repeatable=True)
-        container.submissions.rules.submitted(request)
+        return container.submissions.rules.submitted(request).files
     except InvalidInput as error:
+        if isinstance(error, FileMissing):
+            raise FileMissing(error.file_id, _path_in_task(error)) from None
         raise InvalidInput(error.detail, _path_in_task(error)) from None
+
+
+async def keep_files(container: Container, ref: ScheduleRef, task: Raw, owner: str, signed: Origin) -> None:
+    """Keep the files that the runs of a schedule refer to, until it is deleted. Raises FileMissing."""
+    if not (files := check_task(container, task, owner)):
+        return
+    wanted: dict[FileRef, Sequence[str]] = {parse_file_id(each): () for each in files}
+    try:
+        await container.submissions.file_holds.refer(wanted, schedule=ref.id, **signed)
+    except NotFound as missing:
+        payload = msgspec.json.decode(task)["payload"]
+        raise FileMissing(missing.name, place_of(payload, missing.name, "$.task.payload")) from None
 
 
 def _path_in_task(error: InvalidInput) -> str:
@@ -314,6 +334,7 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
             if isinstance(state, Created) and state.fingerprint == fingerprint(content):
                 return schedule_detail(state, utc_now())  # even if its type is stricter by now
         settings = await read_settings(container, subject, content)
+        await keep_files(container, ref, settings.task, subject, origin(request))
         command = CreateSchedule(
             schedule_id=ref.id,
             owner=subject,
@@ -368,6 +389,8 @@ def schedule_routes(container: Container) -> list[RouteHandler]:
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
         body = await read_as(request, ScheduleChange, depth)
         command = read_change(container, schedule, body)
+        if command.task is not None:
+            await keep_files(container, ref, command.task, schedule.owner, origin(request))
         return await execute(container, ref, command, request, _size_after(schedule, command))
 
     @routes.post("/{schedule_id:str}/pause", "Pause a schedule", "The schedule, paused", body=ReasonBody)

@@ -12,11 +12,11 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
-from msgspec import Struct
+from msgspec import Raw, Struct
 from nats.aio.msg import Msg
 
 from ...backends.client import BackendClient
@@ -31,8 +31,9 @@ from ...commands.task_state import Processing, TaskState
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
-from ...events.ids import TaskRef
+from ...events.ids import TaskRef, parse_file_id
 from ...events.task import TaskSubmitted
+from ...files.references import replaced
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...runtime.spans import TraceSpan, Tracing
@@ -48,7 +49,7 @@ from ..fleet.slots import Slots
 from .hand_over import HandOvers
 from .in_flight import InFlight
 from .outcomes import TOO_LATE, Outcomes, after_answer, outcome_of
-from .parents import Parents, SentParents
+from .parents import LINK_MARGIN, Parents, SentParents
 from .stale_delivery import LOOK_AGAIN, StaleDeliveries
 
 log = structlog.get_logger(__name__)
@@ -142,6 +143,7 @@ class AttemptRunner:
         self, container: Container, members: Membership, slots: Slots, in_flight: InFlight, backend: BackendClient
     ) -> None:
         self._callback_base = container.settings.callback_base
+        self._file_links = container.files.links
         self._commands = container.commands
         self._secrets = container.secrets
         self._server_keys = ServerKeys(container)
@@ -347,6 +349,14 @@ class AttemptRunner:
             return None
         return handled.known
 
+    def _payload(self, submitted: TaskSubmitted, deadline: datetime) -> Raw:
+        """Return the payload that the server gets: with signed links in the place of files, valid for the attempt."""
+        if not submitted.files:
+            return submitted.payload
+        until = deadline + LINK_MARGIN
+        text = replaced(bytes(submitted.payload), lambda file_id: self._file_links.url(parse_file_id(file_id), until))
+        return Raw(text)
+
     async def _call(
         self,
         queued: ReadyTask,
@@ -373,7 +383,7 @@ class AttemptRunner:
             task_id=queued.ref.id,
             task_type=queued.submitted.task_type,
             attempt=state.facts.attempt,
-            payload=queued.submitted.payload,
+            payload=self._payload(queued.submitted, state.deadline),
             deadline=state.deadline,
             callback_url=f"{self._callback_base}/api/task/{queued.ref.id}",
             callback_token=token,
