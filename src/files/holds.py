@@ -26,7 +26,7 @@ TRIES = 3
 
 class FileHolds:
     def __init__(self, commands: Commands) -> None:
-        self._files = commands.files
+        self._commands = commands
 
     async def refer(self, tasks: Mapping[FileRef, Sequence[str]], *, schedule: str = "", by: Actor, cause: str) -> None:
         """Keep files for tasks, by their ids, that are submitted next. Repeating is safe.
@@ -46,7 +46,7 @@ class FileHolds:
                     for ref, state in zip(some, known, strict=True)
                 ]
                 try:
-                    await self._files.handle_together(orders, by=by, cause=cause)
+                    await self._commands.files.handle_together(orders, by=by, cause=cause)
                     break
                 except NotFound:
                     continue  # deleted at this moment: `present` says which one
@@ -55,7 +55,7 @@ class FileHolds:
 
     async def present(self, refs: Sequence[FileRef]) -> list[Known[FileState]]:
         """Return the states of files that may be referred to now. Raises NotFound for the first that may not."""
-        known = await asyncio.gather(*map(self._files.load, refs))
+        known = await asyncio.gather(*map(self._commands.files.load, refs))
         now = utc_now()
         for ref, (state, _) in zip(refs, known, strict=True):
             try:
