@@ -43,6 +43,8 @@ class Registered(Struct, frozen=True, kw_only=True, tag="registered"):
     enablings: int = 0
     """How often it was enabled again. `after` does not tell: the log may not have moved on in between."""
     secret_id: str
+    facade: str = ""
+    """Of `WebhookRegistered`."""
     previous_secret_id: str = ""
     previous_until: datetime | None = None
 
@@ -149,6 +151,7 @@ def evolve(state: WebhookState, recorded: Recorded[WebhookEvent]) -> WebhookStat
             active=True,
             after=event.after,
             secret_id=event.secret_id,
+            facade=event.facade,
         )
     if not isinstance(state, Registered):
         return state

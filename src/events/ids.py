@@ -216,6 +216,11 @@ def parse_operation_id(operation_id: str) -> OperationRef:
     return OperationRef(*_parts(_TASK_ID, "operation", operation_id))
 
 
+def facade_webhook_ref(owner: str, facade: str) -> WebhookRef:
+    """Return the key of the one webhook of an owner token for a façade: always the same."""
+    return WebhookRef(*ref_for_key(owner, f"webhook\n{facade}"))
+
+
 def new_file_ref(owner: str, now: datetime, chance: int) -> FileRef:
     """Return a new file key of an owner token, from 80 random bits. Later keys sort after earlier ones."""
     return FileRef(*new_ref(owner, now, chance))

@@ -34,6 +34,9 @@ class WebhookRegistered(Event, frozen=True, kw_only=True):
     """Name of its secret, which is sealed in the `secrets` bucket and never here."""
     after: int
     """Sequence of the TASKS log. Later events are sent."""
+    facade: str = ""
+    """Name of the façade whose requests each name their URL, such as `replicate`; empty: that of the settings receives
+    all."""
 
 
 class WebhookChanged(Event, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from ..events.envelope import Recorded
 from ..events.ids import TaskRef
 from ..events.kinds import word_of
 from ..events.subjects import submission_filter
-from ..events.task import TaskEvent, TaskSubmitted
+from ..events.task import FacadeRequest, TaskEvent, TaskSubmitted
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.log import decode
@@ -29,6 +29,8 @@ class TaskAttributes(Struct, frozen=True):
     project: str = ""
     trace: Trace = NO_TRACE
     """The request that submitted it."""
+    facade: FacadeRequest | None = None
+    """The request of another service's API that it was; None: it was none."""
 
 
 class SubscriptionFilter(Struct, frozen=True, kw_only=True):
@@ -109,5 +111,8 @@ def _attributes(recorded: Recorded[TaskEvent]) -> TaskAttributes:
     if not isinstance(event, TaskSubmitted):
         return TaskAttributes()
     return TaskAttributes(
-        event.task_type, event.project, Trace(recorded.cause, TraceContext(event.trace, event.trace_state))
+        event.task_type,
+        event.project,
+        Trace(recorded.cause, TraceContext(event.trace, event.trace_state)),
+        event.facade,
     )

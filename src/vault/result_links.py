@@ -40,7 +40,8 @@ class ResultLinks:
     """Makes links to results, and opens the tokens in them. A token is sealed: nobody can make one without the key."""
 
     def __init__(self, base_url: str, sealer: Sealer) -> None:
-        self._base_url = base_url
+        self.base_url = base_url
+        """Without a trailing slash."""
         self._sealer = sealer
 
     def result(self, ref: TaskRef, sequence: int, size_bytes: int, until: datetime | None = None) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class ResultLinks:
         return LinkedResult(content.task_id, content.sequence)
 
     def _url(self, ref: TaskRef, path: str, sequence: int, until: datetime | None) -> str:
-        url = f"{self._base_url}/api/task/{ref.id}/{path}?sequence={sequence}"
+        url = f"{self.base_url}/api/task/{ref.id}/{path}?sequence={sequence}"
         if until is None or not self._sealer.available:
             return url
         content = _Link(ref.id, sequence, milliseconds(until))

@@ -88,6 +88,8 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When it was last repeated by hand."""
     paused_since: datetime | None = None
     """The first of its calls since then that paused the webhook; None: none did."""
+    url: str = ""
+    """Receiver of this message alone, of a façade's webhook; empty: that of the webhook."""
 
     @property
     def sendable_since(self) -> datetime:

@@ -27,6 +27,7 @@ from ..errors import Refused, StoreError, UnreadableEvent
 from ..events.envelope import Actor
 from ..events.ids import WebhookRef, delivery_id, parse_task_id
 from ..events.subjects import TASK_SUBJECTS
+from ..facades.predictions import PredictionReader
 from ..instants import iso
 from ..push.feed import FeedPosition, Feeds
 from ..push.listeners import Scope
@@ -48,11 +49,14 @@ from ..vault.secrets import SecretStore
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery, WebhookPause
 from .messages import message_body, message_trace
+from .prediction_events import PREDICTION, PredictionEvents
 
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 4
 """Calls to one receiver at a time; one while it fails."""
+FACADE_AT_ONCE = 8
+"""Calls of a façade's webhook at a time, to all its receivers together, whether they fail or not."""
 MOST_WAITING = 1_000
 """Deliveries of one webhook; while as many wait, its events wait in the log."""
 DOWN_AFTER = 10
@@ -89,6 +93,7 @@ class DeliveryTools(Struct, frozen=True, kw_only=True):
     secrets: SecretStore
     task_attributes: TaskAttributeReader
     links: ResultLinks
+    predictions: PredictionReader
     client: WebhookClient
     tracing: Tracing | None
 
@@ -124,6 +129,7 @@ class DeliveryLoop(Service):
         """Deliveries that were not found: a replica that lags may have answered. Each is read once more."""
         self._failures = 0
         """In a row."""
+        self._predictions = PredictionEvents()
         self._last_pause: WebhookPause | None = None
         """The present or last pause; None once a message was accepted after it."""
         self._paused_until = 0.0
@@ -215,34 +221,42 @@ class DeliveryLoop(Service):
         async with contextlib.aclosing(self._feeds.feed(scope, place, SAVE_SECONDS)) as feed:
             async for item in feed:
                 update = item.what if item is not None else None
-                if isinstance(update, LoggedEvent) and await self._wants(update):
+                if isinstance(update, LoggedEvent) and (wanted := await self._wanted(update)) is not None:
                     await self._until_fewer_wait()
-                    await tools.deliveries.make(
-                        self._ref, self._delivery_of(update), maybe_made=update.sequence <= maybe_made
-                    )
+                    delivery = self._delivery_of(update, *wanted)
+                    await tools.deliveries.make(self._ref, delivery, maybe_made=update.sequence <= maybe_made)
                 if place.sequence > saved and loop.time() >= save_at:
                     saved, save_at = place.sequence, loop.time() + SAVE_SECONDS
                     await tools.deliveries.move(self._ref, saved)
 
-    async def _wants(self, update: LoggedEvent) -> bool:
-        settings = self._webhook.settings
+    async def _wanted(self, update: LoggedEvent) -> tuple[str, str] | None:
+        """Return the type of the message about an event, and its receiver if the webhook has none; None: no message."""
+        settings, attributes = self._webhook.settings, self._tools.task_attributes
+        if facade_name := self._webhook.facade:
+            facade = (await attributes.of(update)).facade
+            if facade is None or facade.name != facade_name or not facade.webhook:
+                return None
+            word = self._predictions.word_of(update, facade.webhook_events)
+            return (f"{PREDICTION}{word}", facade.webhook) if word else None
         if update.kind not in settings.events:
-            return False
-        return not settings.types or (await self._tools.task_attributes.facts(update.ref)).task_type in settings.types
+            return None
+        is_wanted = not settings.types or (await attributes.facts(update.ref)).task_type in settings.types
+        return (f"task.{update.kind}", "") if is_wanted else None
 
     async def _until_fewer_wait(self) -> None:
         while self.waiting >= MOST_WAITING:  # noqa: ASYNC110 - seconds matter little here
             await asyncio.sleep(SAVE_SECONDS)
 
-    def _delivery_of(self, update: LoggedEvent) -> WebhookDelivery:
+    def _delivery_of(self, update: LoggedEvent, message_type: str, url: str) -> WebhookDelivery:
         at = update.stored.recorded.at
         return WebhookDelivery(
             id=delivery_id(self._ref, update.sequence, at),
-            type=f"task.{update.kind}",
+            type=message_type,
             task_id=update.ref.id,
             sequence=update.sequence,
             created_at=at,
             next_at=min(at, utc_now()),  # the clock of the process that wrote the event may be ahead
+            url=url,
         )
 
     # From deliveries to the receiver
@@ -262,7 +276,7 @@ class DeliveryLoop(Service):
         if (paused := self._pause_seconds()) > 0:
             return paused
         loop = asyncio.get_running_loop()
-        while len(self._sending) < (1 if self._failures or self._last_pause is not None else AT_ONCE):
+        while len(self._sending) < self._most_at_once:
             idle = [(at, name) for name, at in self._waiting.items() if name not in self._sending]
             if not idle:
                 return None
@@ -273,6 +287,12 @@ class DeliveryLoop(Service):
             del self._waiting[name]
             self._sending[name] = asyncio.create_task(self._send(name), name=f"delivery-{name}")
         return None
+
+    @property
+    def _most_at_once(self) -> int:
+        if self._webhook.facade:
+            return FACADE_AT_ONCE
+        return 1 if self._failures or self._last_pause is not None else AT_ONCE
 
     def _wait(self, name: str, wait: timedelta) -> None:
         self._waiting[name] = asyncio.get_running_loop().time() + wait.total_seconds()
@@ -307,7 +327,9 @@ class DeliveryLoop(Service):
 
     async def _deliver(self, held: StoredDelivery) -> None:
         tools, delivery, webhook = self._tools, held.delivery, self._webhook
-        body = await message_body(tools.reading, tools.links, self._ref, delivery)
+        if delivery.url:
+            webhook = replace(webhook, settings=replace(webhook.settings, url=delivery.url))
+        body = await message_body(tools.reading, tools.links, tools.predictions, self._ref, delivery)
         if not self._may_send():
             self._again(delivery.id, TRY_AGAIN)
             return
@@ -322,12 +344,14 @@ class DeliveryLoop(Service):
             log.warning("delivery.not-sent", delivery=delivery.id, reason=outcome.answer.error)
             self._again(delivery.id, TRY_AGAIN)
             return
-        if outcome.asks_for_pause:
-            await self._pause_after(held, outcome, webhook)
+        # What one of a façade's receivers asks for concerns none of its others.
+        if outcome.asks_for_pause and (outcome.is_unreadable or not delivery.url):
+            await self._pause_after(held, outcome, self._webhook if delivery.url else webhook)
             return
-        await self._count(outcome)
-        if outcome.is_gone:
-            await self._disable()
+        if not delivery.url:
+            await self._count(outcome)
+            if outcome.is_gone:
+                await self._disable()
         after = delivery.tried(outcome.answer, self._next_at(delivery, outcome))
         _measure(outcome, after)
         await self._record(held, after)

@@ -8,8 +8,10 @@ from datetime import datetime
 import msgspec
 from msgspec import Raw, Struct
 
-from ..errors import UnreadableEvent
+from ..clock import utc_now
+from ..errors import NotFound, UnreadableEvent
 from ..events.ids import WebhookRef, parse_task_id
+from ..facades.predictions import PredictionReader
 from ..instants import iso, whole_seconds
 from ..push.pushed_event import encoded
 from ..push.subscription_filter import TaskAttributeReader
@@ -41,9 +43,14 @@ def unsigned_headers(delivery_name: str, at: datetime) -> dict[str, str]:
 
 
 async def message_body(
-    reading: Connection, links: ResultLinks, ref: WebhookRef, delivery: WebhookDelivery
+    reading: Connection, links: ResultLinks, predictions: PredictionReader, ref: WebhookRef, delivery: WebhookDelivery
 ) -> bytes | None:
-    """Return the body, the same for each try; None if the log no longer has the event. Raises StoreUnavailable."""
+    """Return the body, the same for each try; None if the log no longer has the event. Raises StoreUnavailable.
+
+    A prediction's body has new tokens in the URLs of its files each time.
+    """
+    if delivery.url:
+        return await _prediction_body(predictions, links.base_url, delivery)
     if not delivery.sequence:
         data = msgspec.json.encode({"webhookId": ref.id, "deliveryId": delivery.id})
     else:
@@ -57,6 +64,16 @@ async def message_body(
         stored = Position(delivery.sequence, message["subject"], base64.b64decode(message["data"]))
         data = encoded(LoggedEvent(stored), links)
     return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
+
+
+async def _prediction_body(predictions: PredictionReader, base: str, delivery: WebhookDelivery) -> bytes | None:
+    """Return the prediction as it was after the event of a delivery."""
+    try:
+        snapshot = await predictions.snapshot(parse_task_id(delivery.task_id), delivery.sequence)
+        shown = await predictions.prediction(snapshot, base, utc_now(), up_to=delivery.sequence)
+    except NotFound:
+        return None
+    return msgspec.json.encode(shown)
 
 
 async def message_trace(attributes: TaskAttributeReader, delivery: WebhookDelivery) -> Trace:

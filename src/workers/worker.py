@@ -91,6 +91,7 @@ class Worker:
             task_attributes=container.task_attributes,
             tracing=container.tracing,
             links=container.links,
+            predictions=container.predictions,
             client=WebhookClient(
                 container.webhook_egress, self._webhook_session, container.secrets, settings.webhook_timeout
             ),

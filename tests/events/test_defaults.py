@@ -174,6 +174,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
     pool.PoolPaused: {"reason": ""},
     pool.PoolResumed: {"reason": ""},
     owner.OwnerLimited: {"concurrency": None, "per_second": None, "burst": None, "waiting": None},
+    webhook.WebhookRegistered: {"facade": ""},
     webhook.WebhookSettings: {"types": (), "task_id": "", "description": ""},
     schedule.ScheduleSettings: {"time_zone": "UTC", "missed": "skip", "catch_up": 1, "name": "", "description": ""},
     schedule.Counts: {"fired": 0, "skipped": 0, "failed": 0, "triggered": 0},

@@ -10,6 +10,7 @@ import pytest
 from testkit.backend import BackendServer
 from testkit.service import Service, running_service
 
+QUICK_HOOKS = {"webhook_retry_base": 0.05, "webhook_retry_cap": 0.2, "webhook_attempts": 3}
 FLUX = {
     "model": "acme/flux",
     "description": "makes pictures",
@@ -41,7 +42,7 @@ async def backend() -> AsyncIterator[BackendServer]:
 @pytest.fixture
 async def service(nats_url: str, backend: BackendServer) -> AsyncIterator[Service]:
     """A service with the types `flux` and `writer`, and a server for both."""
-    async with running_service(nats_url) as running:
+    async with running_service(nats_url, **QUICK_HOOKS) as running:
         await running.admin.done("PUT", "/api/types/flux", FLUX)
         await running.admin.done("PUT", "/api/types/writer", ITERATOR)
         await running.admin.register(backend, "gpu-1", types=["flux", "writer"], callback=True)

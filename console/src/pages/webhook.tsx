@@ -18,7 +18,7 @@ import { count, plural } from "../text/format.ts";
 import { Delivery, DeliveryMark, type DeliverySummary } from "../webhooks/Delivery.tsx";
 import { SecretDialog } from "../webhooks/SecretDialog.tsx";
 import { WebhookForm } from "../webhooks/WebhookForm.tsx";
-import { eventsInWords, WebhookMark } from "./webhooks.tsx";
+import { eventsInWords, receiverText, WebhookMark } from "./webhooks.tsx";
 
 type Webhook = Schema<"WebhookSummary">;
 type Asked = "secret" | "delete" | "resend" | "change" | null;
@@ -122,7 +122,7 @@ export default function WebhookPage({ params, query }: PageProps) {
       <PageHead
         title={
           <>
-            <WebhookMark webhook={webhook} /> <span class="wrap">{webhook.url}</span>
+            <WebhookMark webhook={webhook} /> <span class="wrap">{receiverText(webhook)}</span>
           </>
         }
         sub={
@@ -134,12 +134,16 @@ export default function WebhookPage({ params, query }: PageProps) {
       >
         {mayAct && (
           <>
-            <button type="button" class="primary" onClick={() => void test()}>
-              Send a test
-            </button>
-            <button type="button" onClick={() => setAsked("change")}>
-              Change
-            </button>
+            {!webhook.facade && (
+              <>
+                <button type="button" class="primary" onClick={() => void test()}>
+                  Send a test
+                </button>
+                <button type="button" onClick={() => setAsked("change")}>
+                  Change
+                </button>
+              </>
+            )}
             <Menu
               label="More"
               items={[
@@ -151,7 +155,7 @@ export default function WebhookPage({ params, query }: PageProps) {
                   },
                 },
                 { label: "New secret…", onSelect: () => setAsked("secret") },
-                { label: "Delete…", danger: true, onSelect: () => setAsked("delete") },
+                ...(webhook.facade ? [] : [{ label: "Delete…", danger: true, onSelect: () => setAsked("delete") }]),
               ]}
             />
           </>

@@ -44,7 +44,7 @@ const COLUMNS: Column<Summary>[] = [
     id: "url",
     title: "Receiver",
     wide: true,
-    render: (each) => <a href={href("/webhooks/{id}", { id: each.id })}>{each.url}</a>,
+    render: (each) => <a href={href("/webhooks/{id}", { id: each.id })}>{receiverText(each)}</a>,
   },
   { id: "owner", title: "Owner", minor: true, render: (each) => each.owner },
   { id: "events", title: "Events", minor: true, render: (each) => eventsInWords(each) },
@@ -54,6 +54,11 @@ const COLUMNS: Column<Summary>[] = [
   { id: "lag", title: "Lag", number: true, render: (each) => <Duration seconds={each.lagSeconds} /> },
   { id: "created", title: "Created", number: true, minor: true, render: (each) => <When at={each.createdAt} /> },
 ];
+
+/** The URL that receives, or whose URLs do. */
+export function receiverText({ url, facade }: Pick<Summary, "url" | "facade">): string {
+  return facade ? `the URL of each prediction (${facade})` : url;
+}
 
 /** `ended`, or the events, and the types. */
 export function eventsInWords({ events, types, taskId }: Pick<Summary, "events" | "types" | "taskId">): string {

@@ -4412,8 +4412,13 @@ export interface components {
              * @example alice
              */
             owner: string;
-            /** @example https://example.org/hooks/tasks */
+            /**
+             * @description Empty: each message has a URL of its own, see `facade`.
+             * @example https://example.org/hooks/tasks
+             */
             url: string;
+            /** @description `replicate`: it sends predictions of Replicate's API to the URLs that they were created with. Null: `url`. */
+            facade: string | null;
             /**
              * @description Types of the events that are sent.
              * @example [

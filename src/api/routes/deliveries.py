@@ -47,6 +47,12 @@ CreatedSince = Annotated[
 ]
 
 
+def check_has_url(webhook: Registered, advice: str) -> None:
+    """Raise RuleBroken, with advice, for the webhook of a façade: each of its messages has a URL of its own."""
+    if webhook.facade:
+        raise RuleBroken(f"this webhook sends each prediction to the URL that it was created with: {advice}")
+
+
 async def find_webhook(
     container: Container, request: ApiRequest, webhook_id: str, *roles: str
 ) -> tuple[WebhookRef, Registered]:
@@ -97,6 +103,7 @@ def add_deliveries(routes: Routes, container: Container) -> None:
     async def send_test(request: ApiRequest, webhook_id: WebhookId) -> DeliverySummary:
         """Send a message of type `webhook.test`, delivered like any other: during a pause, when it ends."""
         ref, webhook = await find_active(container, request, webhook_id)
+        check_has_url(webhook, "there is no receiver to test")
         await container.submissions.check_bytes(ref.owner)
         now = utc_now()
         delivery = WebhookDelivery(
@@ -143,7 +150,7 @@ def add_deliveries(routes: Routes, container: Container) -> None:
         ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
         check_bodies(request.user, ref.owner)
         delivery = await deliveries.get(ref, _checked_delivery_id(delivery_id))
-        body = await message_body(container.reading, container.links, ref, delivery)
+        body = await message_body(container.reading, container.links, container.predictions, ref, delivery)
         if body is None:
             raise RuleBroken("the event of this delivery is past its retention; its message cannot be shown any more")
         trace = await message_trace(container.task_attributes, delivery)

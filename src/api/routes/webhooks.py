@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 from litestar.params import QueryParameter
+from msgspec import UNSET
 
 from ...clock import random_bits, utc_now
 from ...commands.webhook import ChangeWebhook, DeleteWebhook, Registered, RegisterWebhook, RotateSecret
@@ -40,7 +41,7 @@ from ..schemas.webhooks import (
     webhook_summary,
 )
 from ..server_registration import check_url
-from .deliveries import add_deliveries, figures_of, find_webhook, paused_until, registered
+from .deliveries import add_deliveries, check_has_url, figures_of, find_webhook, paused_until, registered
 
 MOST_PER_OWNER = 100
 COUNTED_AT_ONCE = 8
@@ -109,10 +110,19 @@ def _with_secret(webhook: Registered, secret: str) -> WebhookSecret:
     )
 
 
+async def _check_receiver(container: Container, webhook: Registered, body: WebhookChange) -> None:
+    """Raise InvalidInput if a change would send to an address that webhooks may not call."""
+    if isinstance(body.url, str) or (body.active is True and not webhook.facade):
+        url = body.url if isinstance(body.url, str) else webhook.settings.url
+        await check_url(container.webhook_egress, url, "$.url")
+
+
 async def change(
     container: Container, request: ApiRequest, ref: WebhookRef, webhook: Registered, body: WebhookChange
 ) -> Registered:
     """Change a webhook within its owner's quota, and return it; to disable it is always possible. Raises Forbidden."""
+    if (body.url, body.events, body.types) != (UNSET, UNSET, UNSET):
+        check_has_url(webhook, "only `active` and `description` can be changed")
     if isinstance(body.url, str) and body.url != webhook.settings.url:
         check_bodies(request.user, ref.owner)
     command = ChangeWebhook(
@@ -209,9 +219,7 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
         """
         ref, webhook = await find_webhook(container, request, webhook_id, "admin")
         body = await read_as(request, WebhookChange, depth)
-        if isinstance(body.url, str) or body.active is True:
-            url = body.url if isinstance(body.url, str) else webhook.settings.url
-            await check_url(container.webhook_egress, url, "$.url")
+        await _check_receiver(container, webhook, body)
         webhook = await change(container, request, ref, webhook, body)
         tag(request, webhook)
         return webhook_summary(webhook, await paused_until(container, ref, webhook))
@@ -220,6 +228,7 @@ def webhook_routes(container: Container) -> list[RouteHandler]:
     async def delete_webhook(request: ApiRequest, webhook_id: WebhookId) -> DoneAnswer:
         """Delete a webhook, its secret, and its deliveries that are not sent yet."""
         ref, webhook = await find_webhook(container, request, webhook_id, "admin")
+        check_has_url(webhook, "to send nothing, set `active` to false")
         await commands.webhooks.handle(ref, DeleteWebhook(), **origin(request))
         await secrets.destroy(ref, webhook.secret_id, webhook.previous_secret_id)
         return DoneAnswer(id=webhook_id)

@@ -83,6 +83,9 @@ class WebhookSummary(Struct, kw_only=True, rename="camel"):
     owner: str
     """The `sub` of the user who registered it."""
     url: str
+    """Empty: each message has a URL of its own, see `facade`."""
+    facade: str | None
+    """`replicate`: it sends predictions of Replicate's API to the URLs that they were created with. Null: `url`."""
     events: list[str]
     """Types of the events that are sent."""
     types: list[str]
@@ -138,6 +141,7 @@ def webhook_summary(
         id=webhook.webhook_id,
         owner=webhook.owner,
         url=settings.url,
+        facade=webhook.facade or None,
         events=[PREFIX + word for word in settings.events],
         types=list(settings.types),
         task_id=settings.task_id or None,
@@ -263,7 +267,7 @@ def delivery_message(webhook: Registered, delivery: WebhookDelivery, trace: Trac
         del headers[TIMESTAMP]
     return DeliveryMessage(
         method="POST",
-        url=webhook.settings.url,
+        url=delivery.url or webhook.settings.url,
         headers=OWN_HEADERS | trace.headers() | headers | {SIGNATURE: HIDDEN_SIGNATURE},
         body=body.decode(),
         size_bytes=len(body),

@@ -41,6 +41,7 @@ from . import prediction_stream
 from .models import ReplicateModels
 from .prediction_bodies import PredictionBody, cancel_after, checked_input, preferred_wait
 from .stream_links import StreamLinks
+from .webhooks import PredictionWebhooks
 
 PAGE = 100
 """Predictions of a page, as at Replicate."""
@@ -71,8 +72,15 @@ class _PageCursor(NamedTuple):
 class Predictions:
     """The predictions of callers."""
 
-    def __init__(self, container: Container, addresses: RequestAddresses, models: ReplicateModels) -> None:
+    def __init__(
+        self,
+        container: Container,
+        addresses: RequestAddresses,
+        models: ReplicateModels,
+        webhooks: PredictionWebhooks,
+    ) -> None:
         self._container = container
+        self._webhooks = webhooks
         self._addresses = addresses
         self._models = models
         self._tasks = FacadeTasks(container)
@@ -90,6 +98,7 @@ class Predictions:
         runs = cancel_after(_text(headers.get(b"cancel-after")))
         if body.webhook_url:
             await check_url(self._container.webhook_egress, body.webhook_url, "$.webhook")
+            await self._webhooks.ensure(request)
         facade = FacadeRequest(
             name="replicate",
             endpoint=endpoint,

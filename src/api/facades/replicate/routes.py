@@ -16,15 +16,18 @@ from .errors import on_replicate_error
 from .files import replicate_file_routes
 from .models import ReplicateModels
 from .predictions import Predictions, prediction_routes
+from .webhooks import PredictionWebhooks, webhook_secret_routes
 
 
 def replicate_router(container: Container, authenticator: Authenticator, tokens: StreamTokens) -> Router:
     """Return the routes of Replicate's API."""
     addresses, models = RequestAddresses(container.settings), ReplicateModels(container)
+    webhooks = PredictionWebhooks(container)
     return Router(
         path=BASE,
         route_handlers=[
-            *prediction_routes(Predictions(container, addresses, models)),
+            *prediction_routes(Predictions(container, addresses, models, webhooks)),
+            *webhook_secret_routes(webhooks),
             *catalog_routes(models, addresses),
             *replicate_file_routes(container, addresses),
         ],
