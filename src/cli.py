@@ -38,6 +38,7 @@ OPERATORS_COMMANDS = {
     "limits": "list and set limits of users",
     "schedules": "list, create, pause, run and delete schedules",
     "webhooks": "list, create and test webhooks; list deliveries and send them again",
+    "keys": "make, list and revoke API keys, which programs use in place of a JWT",
 }
 """Commands that speak to a running service, in `operator`."""
 
@@ -100,7 +101,7 @@ def _folder(value: str) -> Path:
 
 
 def _subject(value: str) -> str:
-    from .api.auth.authenticator import is_plain  # noqa: PLC0415 - imports more than `up` needs
+    from .api.auth.identity import is_plain  # noqa: PLC0415 - imports more than `up` needs
 
     if not is_plain(_text(value)):
         raise argparse.ArgumentTypeError("must not have control characters")

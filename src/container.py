@@ -34,6 +34,7 @@ from .index.reader import IndexReader
 from .projections.batches import Batch, BatchReader
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
+from .projections.keys import KeyFollower, KeyRing
 from .projections.task_reader import TaskReader
 from .projections.task_view import ACTIVE, Listed
 from .pulling.attempt_ids import AttemptIds
@@ -131,6 +132,7 @@ class Container:
         self.secrets = SecretStore(self.buckets.secrets, Sealer.for_secrets(settings))
         self.deliveries = DeliveryStore(self.buckets.deliveries, reading, settings.delivery_retention)
         self.fleet_is_current = asyncio.Event()
+        self.key_ring = KeyRing()  # of API keys; followed in processes of the API only: see `start_keys`
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks)
         self.batches = BatchReader(reading)
         self.task_attributes = TaskAttributeReader(reading)
@@ -166,6 +168,8 @@ class Container:
             self.buckets.usage,
             self.space,
             tracing,
+            keys=self.key_ring,
+            attributes=self.task_attributes,
         )
         self.files = FileService(
             settings,
@@ -190,8 +194,7 @@ class Container:
         self.pull_requests = PullRequests(consuming, self.fleet, self.results, self.attempt_ids, self.pulled_attempts)
         self.egress = EgressPolicy.from_settings(settings)
         self.webhook_egress = EgressPolicy.for_webhooks(settings)
-        self.draining = False
-        """True once the process was asked to end: load balancers should send it nothing more."""
+        self.draining = False  # True once the process was asked to end: load balancers should send it nothing more
         # Called with the names of all pools before the metrics are shown, to update those of this process.
         self.on_scrape: list[Callable[[Collection[str]], None]] = []
         self.siblings = Siblings()
@@ -248,6 +251,13 @@ class Container:
     def start_index(self) -> None:
         """Keep an index of tasks, which lists and figures are read from."""
         self.services.start(self.indexer)
+
+    def start_keys(self, members: Membership) -> KeyFollower:
+        """Follow the log of API keys. Call it once this process has begun to be among the members of the API."""
+        self.key_ring.members = members
+        follower = KeyFollower(self.key_ring, self.consuming, self.reading)
+        self.services.start(follower)
+        return follower
 
     async def _check_seal_key(self) -> None:
         """Warn if this process lacks the key that others seal with: neither could read what the other stores."""

@@ -7,6 +7,7 @@
     │   │   └── FileMissing         … it refers to a file that does not exist, or is not the caller's
     │   ├── QuotaExceeded           the owner's quota of waiting tasks is used up
     │   │   ├── StoredTooMuch       … the owner's quota of stored bytes
+    │   │   ├── RateExceeded        … the requests per second of an API key
     │   │   ├── TooManyStreams      … the caller's quota of open streams
     │   │   └── TooManyAsks         … the open requests of a server's pullers, or of all
     │   ├── FileTooLarge            the file is larger than files may be
@@ -31,6 +32,7 @@
     │       ├── RetryTooLate        a retry could not start in time
     │       ├── AlreadyExists       a task with this id exists
     │       ├── FileInUse           tasks that have not ended refer to the file
+    │       ├── KeyMade             an earlier request made the API key, which is shown once
     │       └── IdempotencyConflict the Idempotency-Key was used with another body
     ├── StreamsExhausted            this process serves as many streams as it may, of all users together
     └── StoreError
@@ -125,6 +127,20 @@ class StoredTooMuch(QuotaExceeded):
 
     def text_of(self, limit: int, waiting: int) -> str:
         return f"Quota exceeded: {waiting:,} of {limit:,} stored bytes. {self._remedy}"
+
+
+class RateExceeded(QuotaExceeded):
+    """The API key has made as many requests as it may."""
+
+    policy = "rate"
+
+    def __init__(self, per_second: float, retry_after: int) -> None:
+        self.per_second = per_second
+        allowed = max(1, int(per_second))
+        super().__init__(allowed, allowed, retry_after)
+
+    def text_of(self, limit: int, waiting: int) -> str:  # noqa: ARG002 - a rate may be below 1
+        return f"Rate limit exceeded: {self.per_second:g} requests per second of this API key."
 
 
 class TooManyStreams(QuotaExceeded):
@@ -314,6 +330,17 @@ class AlreadyExists(RuleBroken):
 
 class FileInUse(RuleBroken):
     """Tasks that have not ended refer to the file."""
+
+
+class KeyMade(RuleBroken):
+    """An earlier request with this Idempotency-Key made the API key, which is shown once."""
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        super().__init__(
+            f"an earlier request with this Idempotency-Key made the API key {key_id!r}, and a key is shown once: if it "
+            "was lost, revoke it and make another one with a new Idempotency-Key"
+        )
 
 
 class IdempotencyConflict(RuleBroken):

@@ -35,6 +35,8 @@ from .workers.worker import Worker
 
 log = structlog.get_logger(__name__)
 
+KEYS_SECONDS = 5.0
+"""How long the start waits for the API keys."""
 YOUNG_OBJECTS = 20_000
 """New objects between two collections of the youngest generation; Python's default is 700."""
 
@@ -122,6 +124,9 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
     operations = OperationRunner(container, members)
     await members.begin()
     container.services.start(members, operations)
+    keys = container.start_keys(members)  # after `begin`: who revokes a key asks the members
+    with contextlib.suppress(TimeoutError):  # until then keys are refused
+        await asyncio.wait_for(keys.is_current.wait(), KEYS_SECONDS)
     try:
         async with serving(create_app(container, authenticator), sock, limits) as server:
             with contextlib.suppress(StoreError):  # a large index is filled while the API serves

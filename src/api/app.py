@@ -15,7 +15,9 @@ from litestar.routes import HTTPRoute
 from ..container import Container
 from .alarm_desk import AlarmDesk
 from .auth.access import Authentication
+from .auth.api_keys import ApiKeys, KeyUses
 from .auth.authenticator import Authenticator
+from .auth.narrowing import TypeReach
 from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
 from .direct_calls import DirectCall
@@ -43,6 +45,7 @@ from .routes.events import push_routes
 from .routes.files import file_routes
 from .routes.graphs import graph_routes
 from .routes.history import history_routes
+from .routes.keys import key_routes
 from .routes.live import live_routes
 from .routes.log import log_routes
 from .routes.me import me_routes
@@ -67,8 +70,11 @@ from .routing import RouteHandler
 from .runpod.routes import runpod_router
 
 
-def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | None = None) -> list[RouteHandler]:
+def api_routes(
+    container: Container, tokens: StreamTokens, alarms: AlarmDesk | None = None, keys: ApiKeys | None = None
+) -> list[RouteHandler]:
     """Return all routes under `/api`, without that prefix."""
+    keys = keys or api_keys_of(container)
     desk = alarms or AlarmDesk(container)
     log_pages = LogPages(container)
     return [
@@ -100,8 +106,19 @@ def api_routes(container: Container, tokens: StreamTokens, alarms: AlarmDesk | N
         *webhook_routes(container),
         *schedule_routes(container),
         *me_routes(),
+        *key_routes(container, keys),
         *process_routes(container),
     ]
+
+
+def api_keys_of(container: Container) -> ApiKeys:
+    """Return the API keys of a process."""
+    return ApiKeys(
+        container.key_ring,
+        container.buckets.heartbeats,
+        TypeReach(container.task_attributes, container.lists),
+        must_grant_payloads=container.settings.payload_access == "granted",
+    )
 
 
 def create_app(container: Container, authenticator: Authenticator) -> RequestMiddleware:
@@ -112,12 +129,14 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
 def routed_app(container: Container, authenticator: Authenticator) -> Litestar:
     """Return the application without the middleware around all routes."""
     release = version("taskstream")
-    tokens = StreamTokens(container.token_sealer, time.time)
+    authenticator.api_keys = keys = api_keys_of(container)
+    tokens = StreamTokens(container.token_sealer, time.time, keys)
     alarms = AlarmDesk(container)
-    container.services.start(alarms)
+    members = container.key_ring.members
+    container.services.start(alarms, KeyUses(keys, lambda: len(members.alive("api")) if members else 1))
     api = Router(
         path="/api",
-        route_handlers=api_routes(container, tokens, alarms),
+        route_handlers=api_routes(container, tokens, alarms, keys),
         middleware=[
             DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens),
             KnownParameters,

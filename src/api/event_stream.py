@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from ..container import Container
 from ..events.ids import TaskRef, owner_token
 from ..events.kinds import ENDING_WORDS, FOLLOWING_WORDS
@@ -25,6 +27,7 @@ from ..push.updates import LoggedEvent
 from ..vault.result_links import ResultLinks
 from .auth.access import READERS_OF_ALL, owned_batch, owned_ref, reads_bodies
 from .auth.authenticator import Identity
+from .auth.narrowing import TypeReach, within
 from .schemas.batches import batch_summary, encoded_batch
 from .schemas.tasks import encoded_state, pushed_details, task_summary
 
@@ -60,6 +63,7 @@ class EventStream:
     def __init__(self, container: Container, pause_seconds: float) -> None:
         self._container = container
         self._pause_seconds = pause_seconds
+        self._reach = TypeReach(container.task_attributes, container.lists)
 
     async def of_task(self, identity: Identity, task_id: str, after: str | None) -> PushMessages | None:
         """Return the messages about a task, up to its end; None if the client has them all.
@@ -67,6 +71,7 @@ class EventStream:
         Raises NotFound for a task the caller may not see.
         """
         ref = owned_ref(identity, task_id, *READERS_OF_ALL)
+        await self._reach.check_task(identity, ref)
         async with self._container.starts.turn(identity.subject):
             start = await self._container.feeds.start(after)
             detail = await self._container.tasks.detail(ref, deleted=identity.has(*READERS_OF_ALL))
@@ -88,6 +93,8 @@ class EventStream:
 
         They start with the states of the newest MOST_STATES tasks that have not ended, oldest first.
         """
+        if identity.types is not None:
+            scope = replace(scope, choice=replace(scope.choice, types=within(identity, scope.choice.types, "type")))
         start = await self._container.feeds.start(after)
         if place := start.resumed:
             return _resumed(place, self._all_events(identity, scope, place))
@@ -104,6 +111,7 @@ class EventStream:
         They start with the batch and the state of each task. Raises NotFound for a batch the caller may not see.
         """
         ref = owned_batch(identity, batch_id, *READERS_OF_ALL)
+        await self._reach.check_batch(identity, ref)
         start = await self._container.feeds.start(after)
         batch, tasks = await self._container.batch_snapshots.get((ref, identity.has(*READERS_OF_ALL)))
         last = max(listed.view.sequence for listed in tasks)

@@ -16,14 +16,14 @@ from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from ..clock import random_bits, utc_now
 from ..errors import Forbidden, InvalidInput
-from ..events.ids import BatchRef, OperationRef, ScheduleRef, TaskRef, is_task_id, owner_token
+from ..events.ids import BatchRef, KeyRef, OperationRef, ScheduleRef, TaskRef, is_task_id, owner_token
 from ..wire.fields import BATCH_ID_PATTERN, SERVER_ID_PATTERN, TASK_ID_PATTERN, TYPE_NAME_PATTERN
 from .auth.access import READERS_OF_ALL
 from .auth.authenticator import Identity
 from .openapi.examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
 
 T = TypeVar("T", bound=str)
-Ref = TypeVar("Ref", TaskRef, BatchRef, ScheduleRef, OperationRef)
+Ref = TypeVar("Ref", TaskRef, BatchRef, ScheduleRef, OperationRef, KeyRef)
 
 Use = Literal["list", "command"]
 """What something is selected for."""
@@ -48,6 +48,7 @@ BatchId = Annotated[
 ]
 ScheduleId = Annotated[str, _in_path("A schedule's id, from the answer to its creation", ID_PATTERN, TASK_ID_EXAMPLE)]
 OperationId = Annotated[str, _in_path("An operation's id, from the answer to its start", ID_PATTERN, TASK_ID_EXAMPLE)]
+KeyId = Annotated[str, _in_path("A key's id, from the answer to its creation", ID_PATTERN, TASK_ID_EXAMPLE)]
 WebhookId = Annotated[str, _in_path("A webhook's id, from the answer to its registration", ID_PATTERN, TASK_ID_EXAMPLE)]
 DeliveryId = Annotated[
     str, _in_path("A delivery's id, from the list of deliveries", DELIVERY_ID_PATTERN, "01KDW1Z6P0C6N4T0Z5V3Q9H8RB")

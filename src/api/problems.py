@@ -264,11 +264,11 @@ def quota_headers(error: errors.QuotaExceeded) -> dict[str, str]:
 QUOTA_HEADERS: dict[str, Any] = {
     "Retry-After": {"description": "Seconds after which a retry may succeed", "schema": {"type": "integer"}},
     "RateLimit": {
-        "description": "How many more waiting tasks, stored bytes or open streams are allowed (`r`), for `t` seconds",
+        "description": "How many more tasks, stored bytes, open streams or requests are allowed (`r`), for `t` seconds",
         "schema": {"type": "string", "examples": ['"waiting";r=0;t=5']},
     },
     "RateLimit-Policy": {
-        "description": "The quota (`q`): of waiting tasks, of stored bytes, or of open streams",
+        "description": "The quota (`q`): of waiting tasks, stored bytes, open streams, or requests per second",
         "schema": {"type": "string", "examples": ['"waiting";q=100000']},
     },
 }
@@ -288,7 +288,7 @@ MEANINGS = {
     415: "The body is compressed, which is not accepted",
     416: "The range has none of the bytes; `Content-Range` has their number",
     422: "The Idempotency-Key was used with another body, or there is no such file",
-    429: "A quota is exceeded, of waiting tasks, stored bytes or open streams; nothing was stored. See `Retry-After`",
+    429: "A quota is exceeded: waiting tasks, stored bytes, streams, or the rate of an API key. See `Retry-After`",
     503: "The task store is unavailable or full; nothing was lost. See `Retry-After`",
 }
 """What an error status of a route means, for the API document."""

@@ -21,7 +21,7 @@ from .openapi.description import schema_of
 from .openapi.examples import BODY_EXAMPLES
 from .problems import MEANINGS, MEDIA_TYPE, Problem
 
-ALWAYS = frozenset({400, 401, 403, 503})
+ALWAYS = frozenset({400, 401, 403, 429, 503})
 """Errors that every route may answer."""
 WITH_BODY = frozenset({413, 415})
 WITH_NAME = frozenset({404})

@@ -30,6 +30,7 @@ from ..projections.task_view import Status
 from ..wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, filter_duration, filter_instant
 from .auth.access import READERS_OF_ALL, WITHHELD
 from .auth.authenticator import Identity
+from .auth.narrowing import within
 from .parameters import Owner, Use, bad_cursor, read_choices, selected_owner, split_names
 from .query import NAMED_PARAMETERS
 from .schemas.bulk import MOST_NAMED, DeadLettersFilter, TaskSelection
@@ -220,7 +221,7 @@ def task_filter(identity: Identity, given: TaskSelection, use: Use) -> TaskQuery
     return TaskQuery(
         owner=owner,
         statuses=frozenset(given.status or ()),
-        types=frozenset(given.type or ()),
+        types=within(identity, frozenset(given.type or ()), _place("type", use)),
         pools=frozenset(given.pool or ()),
         servers=frozenset(given.server or ()),
         priorities=frozenset(given.priority or ()),

@@ -1,6 +1,6 @@
 """The backup of a running service.
 
-It contains the logs (`TASKS`, `SERVERS`, `WEBHOOKS`, `SCHEDULES`, `OPERATIONS`, `BATCH_JOBS`, `FILES`),
+It contains the logs (`TASKS`, `SERVERS`, `WEBHOOKS`, `SCHEDULES`, `OPERATIONS`, `BATCH_JOBS`, `FILES`, `KEYS`),
 `KV_secrets`, `KV_deliveries`, `OBJ_results` and `OBJ_files`. It does not contain the queue, timers and projections.
 After a restore JetStream fills the queue from the log, a worker that takes a task from the queue sets the timer of its
 retry or deadline, and the reconciler sets health checks and the timers of schedules. Leases and heartbeats would be out
@@ -40,6 +40,7 @@ from ..streams.topology.definitions import (
     BATCH_JOBS,
     FILE_OBJECTS,
     FILES,
+    KEYS,
     OPERATIONS,
     SCHEDULES,
     SERVERS,
@@ -91,6 +92,7 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
         results = await _take(connection, RESULTS, folder, progress)
         files = await _take(connection, FILES, folder, progress)
         file_objects = await _take(connection, FILE_OBJECTS, folder, progress)
+        keys = await _take(connection, KEYS, folder, progress)  # last: with the latest revocations
         manifest = Manifest(
             format=FORMAT,
             made_at=made_at,
@@ -108,6 +110,7 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
                 results,
                 files,
                 file_objects,
+                keys,
             ],
         )
         await asyncio.to_thread(write_manifest, folder, manifest)

@@ -30,6 +30,7 @@ from ..streams.topology.definitions import (
     BATCH_JOBS,
     FILE_OBJECTS,
     FILES,
+    KEYS,
     OPERATIONS,
     SCHEDULES,
     SERVERS,
@@ -51,12 +52,13 @@ STREAMS = (
     OPERATIONS,
     BATCH_JOBS,
     FILES,
+    KEYS,
     SECRETS,
     DELIVERIES,
     RESULTS,
     FILE_OBJECTS,
 )
-LATER = frozenset({OPERATIONS, BATCH_JOBS, FILES, FILE_OBJECTS})
+LATER = frozenset({OPERATIONS, BATCH_JOBS, FILES, FILE_OBJECTS, KEYS})
 """Those that backups of earlier versions lack."""
 CHUNK_BYTES = 64 * 1024
 

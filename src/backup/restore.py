@@ -41,6 +41,7 @@ from ..streams.topology.definitions import (
     DISPATCH,
     FILE_OBJECTS,
     FILES,
+    KEYS,
     OPERATIONS,
     RETRIES,
     SCHEDULES,
@@ -80,7 +81,20 @@ from .verify import VerifyReport, verify_logs
 
 log = structlog.get_logger(__name__)
 
-ORDER = (RESULTS, FILE_OBJECTS, FILES, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, OPERATIONS, BATCH_JOBS, TASKS)
+ORDER = (
+    RESULTS,
+    FILE_OBJECTS,
+    FILES,
+    SECRETS,
+    WEBHOOKS,
+    SERVERS,
+    DELIVERIES,
+    SCHEDULES,
+    OPERATIONS,
+    BATCH_JOBS,
+    KEYS,
+    TASKS,
+)
 """Streams that others refer to come first."""
 MARK = "taskstream.restored"
 """Metadata key of a restored stream; the value is when the backup was made."""

@@ -10,6 +10,7 @@ from ..events.codec import (
     Codec,
     batch_job_codec,
     file_codec,
+    key_codec,
     operation_codec,
     owner_codec,
     pool_codec,
@@ -21,7 +22,8 @@ from ..events.codec import (
 )
 from ..events.envelope import Actor, Event
 from ..events.file import FileCreated, FileEvent
-from ..events.ids import BatchJobRef, FileRef, OperationRef, ScheduleRef, TaskRef, WebhookRef
+from ..events.ids import BatchJobRef, FileRef, KeyRef, OperationRef, ScheduleRef, TaskRef, WebhookRef
+from ..events.key import KeyEvent
 from ..events.kinds import REPLACED_WORDS, word_of
 from ..events.operation import OperationEvent
 from ..events.owner import OwnerEvent
@@ -31,6 +33,7 @@ from ..events.server import ServerEvent
 from ..events.subjects import (
     batch_job_root,
     file_root,
+    key_root,
     operation_root,
     owner_root,
     pool_root,
@@ -47,8 +50,8 @@ from ..events.webhook import WebhookEvent
 from ..streams.client.connection import Connection
 from ..streams.committer import Committer
 from ..streams.log import CondensedLog, EndsLog, LatestLog, Log
-from ..streams.topology.definitions import BATCH_JOBS, FILES, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
-from . import batch_job, file, operation, owner, pool, schedule, server, task, task_state, task_type, webhook
+from ..streams.topology.definitions import BATCH_JOBS, FILES, KEYS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from . import batch_job, file, key, operation, owner, pool, schedule, server, task, task_state, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
 from .task_commands import SubmitTask, TaskCommand
 from .task_state import TaskState
@@ -140,6 +143,9 @@ class Commands:
             file.ABSENT,
             file.decide,
             file.evolve,
+        )
+        self.keys: Handler[KeyRef, key.ApiKeyState, key.KeyCommand, KeyEvent] = Handler(
+            log(KEYS, key_codec, Committer(appending)), key_root, key.UNMADE, key.decide, key.evolve
         )
 
     async def task(

@@ -11,6 +11,7 @@ from .batch_job import BatchJobEvent
 from .envelope import Event, Recorded
 from .file import FileEvent
 from .json_text import compact
+from .key import KeyEvent
 from .operation import OperationEvent
 from .owner import OwnerEvent
 from .pool import PoolEvent
@@ -77,3 +78,4 @@ schedule_codec: Codec[ScheduleEvent] = Codec(Recorded[ScheduleEvent])
 operation_codec: Codec[OperationEvent] = Codec(Recorded[OperationEvent])
 batch_job_codec: Codec[BatchJobEvent] = Codec(Recorded[BatchJobEvent])
 file_codec: Codec[FileEvent] = Codec(Recorded[FileEvent])
+key_codec: Codec[KeyEvent] = Codec(Recorded[KeyEvent])

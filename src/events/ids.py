@@ -96,6 +96,12 @@ class FileRef(_Ref):
     __slots__ = ()
 
 
+class KeyRef(_Ref):
+    """Key of an API key. Its id has the form of a task id."""
+
+    __slots__ = ()
+
+
 def token(text: str, longest: int = NAME_TOKEN_LENGTH) -> str:
     """Return `text` as one subject token of at most `longest` characters.
 
@@ -234,6 +240,21 @@ def file_for_key(owner: str, idempotency_key: str) -> FileRef:
 def parse_file_id(file_id: str) -> FileRef:
     """Return the key of a file's id. Raises NotFound for any other text."""
     return FileRef(*_parts(_TASK_ID, "file", file_id))
+
+
+def new_key_ref(owner: str, now: datetime, chance: int) -> KeyRef:
+    """Return the key of a new API key of an owner token, from 80 random bits. Later keys sort after earlier ones."""
+    return KeyRef(*new_ref(owner, now, chance))
+
+
+def key_ref_for_key(owner: str, idempotency_key: str) -> KeyRef:
+    """Return the key of an API key for an owner's Idempotency-Key: always the same. No such key has a line break."""
+    return KeyRef(*ref_for_key(owner, f"api key\n{idempotency_key}"))
+
+
+def parse_key_id(key_id: str) -> KeyRef:
+    """Return the key of an API key's id. Raises NotFound for any other text."""
+    return KeyRef(*_parts(_TASK_ID, "API key", key_id))
 
 
 def operation_cause(operation_id: str) -> str:

@@ -11,6 +11,7 @@ from . import task
 from .batch_job import BatchJobEvent
 from .envelope import Event
 from .file import FileEvent
+from .key import KeyEvent
 from .operation import OperationEvent
 from .owner import OwnerEvent
 from .pool import PoolEvent
@@ -99,6 +100,7 @@ _WORDS: dict[type[Event], str] = {
         OperationEvent,
         BatchJobEvent,
         FileEvent,
+        KeyEvent,
     )
     for event in get_args(vocabulary)
 } | {event: kind.word for event, kind in TASK_EVENTS.items()}

@@ -17,6 +17,9 @@ batch_job.<owner>.<unique>.<event>                        batch jobs
 file.<owner>.<unique>.file_created.<purpose>              files
 file.<owner>.<unique>.file_referenced.<unique of the task, batch or schedule>
 file.<owner>.<unique>.file_deleted
+key.<owner>.<unique>.<event>                              API keys
+keys.applied                                              requests of an API process to all: who has applied the log of
+                                                          keys up to here
 timer.<kind>.…           due.<kind>.…                     a message dated in the future, and the message once it is due
 dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks of the first queue, copied by JetStream from
                                                           `submitted` and `queued`, and from due retries
@@ -36,7 +39,19 @@ from typing import Literal, TypeAlias
 from . import task as tasks
 from .envelope import Event
 from .file import FileCreated, FileDeleted, FileReferenced
-from .ids import BatchJobRef, FileRef, OperationRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_task_id, token
+from .ids import (
+    BatchJobRef,
+    FileRef,
+    KeyRef,
+    OperationRef,
+    ScheduleRef,
+    TaskRef,
+    WebhookRef,
+    owner_token,
+    parse_task_id,
+    token,
+)
+from .key import KeyCreated
 from .kinds import QUIET_WORDS, TASK_EVENTS, word_of
 from .webhook import WebhookRegistered
 
@@ -49,6 +64,7 @@ SCHEDULE_SUBJECTS = "schedule.>"
 OPERATION_SUBJECTS = "operation.>"
 BATCH_JOB_SUBJECTS = "batch_job.>"
 FILE_SUBJECTS = "file.>"
+KEY_SUBJECTS = "key.>"
 DISPATCH_SUBJECTS = "dispatch.>"
 FLEET = ("server.>", "type.>", "pool.>", "owner.>")
 LIVE_SUBJECTS = "progress.*.*"
@@ -57,6 +73,8 @@ SCHEDULER_FENCE = "scheduler.fence"
 SCHEDULER_BACKLOG = "scheduler.backlog"
 SCHEDULER_EXPLAIN = "scheduler.explain"
 """A request with the id of a task, as text, or a `LimitQuestion`, as JSON."""
+KEYS_APPLIED = "keys.applied"
+"""A request with a sequence of the log of keys, as text; each API process answers its id once it has applied it."""
 _HELD = ".held"
 """End of the subject of a held submission."""
 SUBJECTS_REMEMBERED = 4_096
@@ -116,6 +134,10 @@ def batch_job_root(ref: BatchJobRef) -> str:
 
 def file_root(ref: FileRef) -> str:
     return f"file.{ref.owner}.{ref.unique}"
+
+
+def key_root(ref: KeyRef) -> str:
+    return f"key.{ref.owner}.{ref.unique}"
 
 
 def event_subject(root: str, event: Event) -> str:
@@ -201,6 +223,11 @@ def file_word(subject: str) -> str:
     return subject.split(".", 4)[3]
 
 
+def key_ref(subject: str) -> KeyRef:
+    _, owner, unique, _ = subject.split(".")
+    return KeyRef(owner, unique)
+
+
 # Filters
 
 
@@ -270,6 +297,10 @@ def file_references_filter(ref: FileRef) -> str:
 
 def file_deletion_subject(ref: FileRef) -> str:
     return f"{file_root(ref)}.{word_of(FileDeleted)}"
+
+
+def key_creations_filter(owner: str) -> str:
+    return f"key.{owner}.*.{word_of(KeyCreated)}"
 
 
 # Progress that the log does not have yet

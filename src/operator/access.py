@@ -14,7 +14,8 @@ import jwt
 import msgspec
 from msgspec import Struct
 
-from ..api.auth.authenticator import MAX_TOKEN, is_plain, make_token
+from ..api.auth.authenticator import MAX_TOKEN, make_token
+from ..api.auth.identity import is_plain
 from ..settings import InvalidSettings, Settings, load, operator_settings
 from .failures import WrongUsage
 

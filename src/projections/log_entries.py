@@ -20,6 +20,7 @@ from ..events.subjects import (
     BATCH_JOB_SUBJECTS,
     FILE_SUBJECTS,
     FLEET,
+    KEY_SUBJECTS,
     OPERATION_SUBJECTS,
     SCHEDULE_SUBJECTS,
     TASK_SUBJECTS,
@@ -27,11 +28,11 @@ from ..events.subjects import (
     server_token,
 )
 from ..streams.jetstream.messages import Position
-from ..streams.topology.definitions import BATCH_JOBS, FILES, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import BATCH_JOBS, FILES, KEYS, OPERATIONS, SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
-LogName: TypeAlias = Literal["tasks", "fleet", "schedules", "webhooks", "operations", "batch-jobs", "files"]
+LogName: TypeAlias = Literal["tasks", "fleet", "schedules", "webhooks", "operations", "batch-jobs", "files", "keys"]
 SubjectKind: TypeAlias = Literal[
-    "task", "server", "type", "pool", "owner", "schedule", "webhook", "operation", "batch_job", "file"
+    "task", "server", "type", "pool", "owner", "schedule", "webhook", "operation", "batch_job", "file", "key"
 ]
 ACTOR_KINDS: tuple[ActorKind, ...] = get_args(ActorKind)
 SUBJECT_KINDS: tuple[SubjectKind, ...] = get_args(SubjectKind)
@@ -65,6 +66,7 @@ LOGS: tuple[LogSource, ...] = (
     LogSource("operations", OPERATIONS, (OPERATION_SUBJECTS,), is_owned=True),
     LogSource("batch-jobs", BATCH_JOBS, (BATCH_JOB_SUBJECTS,), is_owned=True),
     LogSource("files", FILES, (FILE_SUBJECTS,), is_owned=True),
+    LogSource("keys", KEYS, (KEY_SUBJECTS,), is_owned=True),
 )
 """Append only: a cursor has a position for each, in this order."""
 LOG_NAMES: tuple[LogName, ...] = tuple(log.name for log in LOGS)
@@ -79,6 +81,7 @@ _BODIES = {
     "data",
     "indexed",
     "ids",
+    "digest",
     "metadata",
     "errors",
     "tasks",

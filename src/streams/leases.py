@@ -168,6 +168,14 @@ class Membership(Service):
             process for process in {*self._seen, self.id} if process.startswith(f"{role}-") and self.is_alive(process)
         )
 
+    def present(self, role: str) -> list[str]:
+        """Return the processes of a role that have a presence: those that are alive, and those that may be."""
+        return sorted(
+            process
+            for process in {*self._seen, self.id}
+            if process.startswith(f"{role}-") and (process == self.id or not _is_dead_here(self._seen[process][2]))
+        )
+
     def dead(self) -> list[str]:
         """Return the processes that stopped without leaving."""
         return sorted(process for process in self._seen if not self.is_alive(process))

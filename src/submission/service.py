@@ -48,9 +48,11 @@ from ..files.holds import FileHolds
 from ..files.references import place_of
 from ..projections.batches import Batch, BatchReader
 from ..projections.fleet import Fleet
+from ..projections.keys import KeyRing
 from ..projections.usage import MESSAGE_BYTES, CountedLog
 from ..push.feed import FeedPosition, Feeds
 from ..push.listeners import Scope
+from ..push.subscription_filter import TaskAttributeReader
 from ..push.updates import LoggedEvent
 from ..runtime import metrics
 from ..runtime.metrics import labelled
@@ -99,7 +101,12 @@ class SubmissionService:
         usage: Bucket,
         space: StoreSpace,
         tracing: Tracing | None = None,
+        *,
+        keys: KeyRing,
+        attributes: TaskAttributeReader,
     ) -> None:
+        self._keys = keys
+        self._attributes = attributes
         self._fleet = fleet
         self._commands = commands
         self._reading = reading
@@ -174,8 +181,10 @@ class SubmissionService:
     ) -> Handled[TaskState, TaskEvent]:
         try:
             submitted = self.rules.submitted(request)
+            if by.key:
+                self._keys.check_type(by.key, submitted.task_type)
             if submitted.plan is not None and submitted.plan.depends_on:
-                await self._check_parents(ref.owner, submitted.plan.depends_on)
+                await self._check_parents(ref.owner, submitted.plan.depends_on, by)
             if submitted.files:
                 await self._refer(ref, submitted.files, request, by=by, cause=cause)
             self.admission.check_quota(ref.owner, 1)
@@ -276,7 +285,9 @@ class SubmissionService:
             return SubmittedBatch(earlier.refs, is_new=False, refused={})
         tasks = self._batch_parser.parse(body, media_type, ref, owner, repeatable=repeatable, trace=trace)
         submissions = [(nth(ref, place), submitted) for place, submitted in enumerate(tasks)]
-        await self._check_batch_parents(ref.owner, submissions)
+        for _, submitted in submissions:
+            self._keys.check_type(by.key, submitted.task_type)
+        await self._check_batch_parents(ref.owner, submissions, by)
         await self._refer_together(submissions, by=by, cause=cause)
         size = sum(size_of(submitted) for _, submitted in submissions)
         try:
@@ -358,14 +369,16 @@ class SubmissionService:
                         break
         return refused
 
-    async def _check_parents(self, owner: str, parents: Collection[str]) -> None:
-        """Raise InvalidInput unless the owner has all these tasks."""
-        known = await self._existing(owner, parents)
+    async def _check_parents(self, owner: str, parents: Collection[str], by: Actor) -> None:
+        """Raise InvalidInput unless the owner has all these tasks, and the caller reaches them."""
+        known = await self._existing(owner, parents, by)
         if missing := _missing_parent(parents, known):
             raise missing
 
-    async def _check_batch_parents(self, owner: str, submissions: Sequence[tuple[TaskRef, TaskSubmitted]]) -> None:
-        """Raise InvalidItems unless the owner has all parents that are not in the batch itself."""
+    async def _check_batch_parents(
+        self, owner: str, submissions: Sequence[tuple[TaskRef, TaskSubmitted]], by: Actor
+    ) -> None:
+        """Raise InvalidItems unless the owner has, and `by` reaches, all parents that are not in the batch itself."""
         parents = {
             place: submitted.plan.depends_on
             for place, (_, submitted) in enumerate(submissions)
@@ -374,13 +387,13 @@ class SubmissionService:
         if not parents:
             return
         known = {ref.id for ref, _ in submissions}
-        known |= await self._existing(owner, {parent for ids in parents.values() for parent in ids} - known)
+        known |= await self._existing(owner, {parent for ids in parents.values() for parent in ids} - known, by)
         found = {place: missing for place, ids in parents.items() if (missing := _missing_parent(ids, known))}
         if found:
             raise InvalidItems(found, len(submissions))
 
-    async def _existing(self, owner: str, task_ids: Collection[str]) -> set[str]:
-        """Return which of these tasks exist and are the owner's."""
+    async def _existing(self, owner: str, task_ids: Collection[str], by: Actor) -> set[str]:
+        """Return which of these tasks exist, are the owner's, and are of a type that `by` reaches."""
         slots = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
 
         async def exists(task_id: str) -> bool:
@@ -388,6 +401,8 @@ class SubmissionService:
             if ref.owner != owner:
                 return False
             async with slots:
+                if not self._keys.reaches_all(by.key):
+                    return self._keys.reaches(by.key, (await self._attributes.facts(ref)).task_type)
                 # By subjects: an event may carry a large payload or result.
                 return bool(await list_subjects(self._reading, TASKS, history_filter(task_root(ref))))
 

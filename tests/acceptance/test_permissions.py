@@ -80,6 +80,7 @@ async def test_each_part_may_do_its_work_and_nothing_else(
         await the_scheduler_does_its_work(service)
         await schedules_do_their_work(service)
         await operations_do_their_work(service)
+        await keys_do_their_work(service)
         await service.admin.post("/api/servers/echo/heartbeat", {})
         for action in ("pause", "resume"):
             assert (await service.admin.post(f"/api/pools/default/{action}")).status == 200
@@ -150,6 +151,17 @@ async def operations_do_their_work(service: ServiceClients) -> None:
     started = await carol.done("POST", "/api/operations", {"action": "cancel", "filter": {"type": ["slow"]}})
     done = await carol.until(f"/api/operations/{started['id']}", lambda body: body["state"] == "done", "the end")
     assert (done["counts"]["done"], (await carol.details(task_id))["status"]) == (1, "CANCELLED")
+
+
+async def keys_do_their_work(service: ServiceClients) -> None:
+    """Make, use and revoke a key: each process of the API hears of it."""
+    dora = service.client("dora")
+    made = await dora.done("POST", "/api/keys", {"name": "a program", "roles": ["user"]})
+    with_key, where = service.bearing(made["key"]), f"/api/keys/{made['details']['id']}"
+    assert (await with_key.get("/api/me")).status == 200
+    await dora.until(where, lambda key: key["lastUsedAt"] is not None, "the last use")
+    assert (await dora.done("DELETE", where))["confirmed"] is True
+    assert (await with_key.get("/api/me")).status == 401
 
 
 async def test_what_is_forbidden_is_said_to_be_so(guarded: NatsServer) -> None:

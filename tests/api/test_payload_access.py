@@ -142,6 +142,7 @@ async def tell(service: Service, receiver: HookReceiver) -> Told:
         "delivery_id": deliveries[0]["id"],
         "operation_id": operation["id"],
         "file_id": file["id"],
+        "key_id": (await alice.done("POST", "/api/keys", {"name": "a key", "roles": ["user"]}))["details"]["id"],
         "server_id": "gpu-1",
         "name": "marked",
         "owner": "alice",

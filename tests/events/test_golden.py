@@ -19,6 +19,7 @@ from taskstream.events.codec import (
     Codec,
     batch_job_codec,
     file_codec,
+    key_codec,
     operation_codec,
     owner_codec,
     pool_codec,
@@ -30,6 +31,7 @@ from taskstream.events.codec import (
 )
 from taskstream.events.envelope import Actor, Event, Recorded
 from taskstream.events.file import FileEvent
+from taskstream.events.key import KeyEvent
 from taskstream.events.operation import OperationEvent
 from taskstream.events.owner import OwnerEvent
 from taskstream.events.pool import PoolEvent
@@ -51,6 +53,7 @@ VOCABULARIES: list[tuple[Any, Codec[Any]]] = [
     (OperationEvent, operation_codec),
     (BatchJobEvent, batch_job_codec),
     (FileEvent, file_codec),
+    (KeyEvent, key_codec),
 ]
 CODECS: dict[str, Codec[Any]] = {
     event.__name__: codec for vocabulary, codec in VOCABULARIES for event in get_args(vocabulary)

@@ -15,6 +15,7 @@ from taskstream.events.file import FileDeleted, FileEvent
 from taskstream.events.ids import (
     BatchJobRef,
     FileRef,
+    KeyRef,
     OperationRef,
     ScheduleRef,
     TaskRef,
@@ -22,6 +23,7 @@ from taskstream.events.ids import (
     owner_token,
     token,
 )
+from taskstream.events.key import KeyEvent, KeyRevoked
 from taskstream.events.operation import OperationEvent, OperationResumed
 from taskstream.events.owner import OwnerEvent, OwnerLimitsRemoved
 from taskstream.events.pool import PoolEvent
@@ -49,6 +51,8 @@ from taskstream.events.subjects import (
     freed_server,
     history_filter,
     is_quiet,
+    key_ref,
+    key_root,
     live_ref,
     live_subject,
     operation_ref,
@@ -99,6 +103,7 @@ SCHEDULE = ScheduleRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRV")
 JOB = BatchJobRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRY")
 OPERATION = OperationRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRX")
 FILE = FileRef("alice", "01HF7YAT31JZ8Q4N9P2R5S6T7W")
+API_KEY = KeyRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRY")
 TOKEN = re.compile(r"[A-Za-z0-9_=-]{1,64}")
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
@@ -147,6 +152,7 @@ HISTORIES: list[tuple[Any, str, str]] = [
     (OperationEvent, operation_root(OPERATION), f"operation.{OPERATION.owner}.{OPERATION.unique}"),
     (BatchJobEvent, batch_job_root(JOB), f"batch_job.{JOB.owner}.{JOB.unique}"),
     (FileEvent, file_root(FILE), f"file.{FILE.owner}.{FILE.unique}"),
+    (KeyEvent, key_root(API_KEY), f"key.{API_KEY.owner}.{API_KEY.unique}"),
 ]
 
 
@@ -170,6 +176,7 @@ def test_a_subject_leads_back_to_what_its_event_is_about() -> None:
     assert operation_ref(event_subject(operation_root(OPERATION), OperationResumed())) == OPERATION
     assert batch_job_ref(event_subject(batch_job_root(JOB), BatchJobValidated(total=3))) == JOB
     assert file_ref(event_subject(file_root(FILE), FileDeleted(reason="age", size_bytes=1))) == FILE
+    assert key_ref(event_subject(key_root(API_KEY), KeyRevoked())) == API_KEY
 
 
 def test_the_names_of_server_events_are_in_words() -> None:

@@ -60,6 +60,8 @@ def scenario(known: Known) -> list[list[str]]:
         *calls,
         ["schedules", "create", "@daily", "{}", "--name", "spare"],
         ["webhooks", "create", address, "--event", "task.failed"],
+        ["keys", "list"],
+        ["keys", "create", "a spare", "--type", "nobody", "--expires", "90d", "--rate", "5", "--no-payloads"],
         ["webhooks", "resend", hook, known.delivery],
     ]
 
@@ -69,6 +71,8 @@ NOT_HERE = {"console"}
 MAKES_ANOTHER = {
     ("schedules", "delete"),
     ("webhooks", "delete"),
+    ("keys", "show"),
+    ("keys", "revoke"),
     ("operations", "pause"),
     ("operations", "resume"),
     ("operations", "stop"),
@@ -120,6 +124,21 @@ def test_what_was_made_is_deleted(known: Known, admin: dict[str, str]) -> None:
     assert taskstream("schedules", "delete", made.out.strip(), "--yes", env=admin).status == 0
     made = taskstream("webhooks", "create", f"http://127.0.0.1:{known.up.port}/hook", env=admin)
     assert taskstream("webhooks", "delete", made.out.split()[0], "--yes", env=admin).status == 0
+
+
+async def test_a_key_is_printed_once_and_revoked(known: Known, admin: dict[str, str]) -> None:
+    made = taskstream("keys", "create", "a program", "--owner", "keyed", "--expires", "2h", env=admin)
+    assert made.out.startswith("tsk_"), made
+    key_id = taskstream("keys", "list", "--owner", "keyed", "--json", env=admin).objects[0]["id"]
+
+    with_key = {**admin, "TASKSTREAM_TOKEN": made.out.strip()}
+    assert taskstream("tasks", "list", env=with_key).status == 0
+    shown = taskstream("keys", "show", key_id, env=admin).out
+    assert made.out.strip() not in shown
+    assert "a program" in shown
+    assert taskstream("keys", "revoke", key_id, "--yes", "--reason", "a test", env=admin).status == 0
+    assert taskstream("tasks", "list", env=with_key).status != 0
+    assert "a test" in taskstream("keys", "show", key_id, env=admin).out
 
 
 async def test_a_detached_command_is_an_operation_of_the_service(known: Known, admin: dict[str, str]) -> None:

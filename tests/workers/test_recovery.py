@@ -11,9 +11,11 @@ import taskstream.workers.dispatch.dispatcher
 import taskstream.workers.dispatch.queues
 import taskstream.workers.timers
 from taskstream.api.alarm_desk import AlarmDesk
+from taskstream.api.auth.api_keys import KeyUses
 from taskstream.api.operation_runner import OperationRunner
 from taskstream.container import FleetFollower
 from taskstream.index.indexer import Indexer
+from taskstream.projections.keys import KeyFollower
 from taskstream.runtime.service import SHORTEST_PAUSE_SECONDS, Service
 from taskstream.streams.jetstream import consumers
 from taskstream.streams.leases import Membership
@@ -42,6 +44,8 @@ OF_BOTH = {
     *(AlarmDesk, OperationRunner),
     *(
         FleetFollower,
+        KeyFollower,
+        KeyUses,
         StoreSpace,
         Membership,
         Indexer,

@@ -16,6 +16,7 @@ from ...events.envelope import Actor
 from ...events.ids import (
     BatchRef,
     FileRef,
+    KeyRef,
     OperationRef,
     ScheduleRef,
     TaskRef,
@@ -27,7 +28,9 @@ from ...events.ids import (
 from ...projections.fleet import Fleet
 from ...push.open_streams import OpenStreams
 from ..middleware import MAY_TAKE_LONG, REVISION, headers_of, request_id
-from .authenticator import Authenticator, Identity, Unauthenticated
+from .api_keys import ApiKeys, EndedWithKey
+from .authenticator import Authenticator
+from .identity import API_KEY_PREFIX, Identity, Unauthenticated
 from .roles import ROLES
 from .stream_tokens import StreamTokens
 
@@ -95,14 +98,41 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["user"], scope["auth"] = await self._identify(scope)
+        user: Identity = scope["user"]
+        if user.key_id and self._authenticator.api_keys is not None:
+            self._authenticator.api_keys.admit(user)
         needed = scope["route_handler"].opt.get(ROLES_NEEDED)
-        if needed and not scope["user"].has(*needed):
+        if needed and not user.has(*needed):
             raise Forbidden(f"this needs a token with the role {' or '.join(needed)}")
         try:
-            await self._app(scope, receive, send)
+            if user.key_id and self._authenticator.api_keys is not None:
+                await self._serve_key(self._authenticator.api_keys, user, scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
         finally:
             for place in _places(scope):
                 place.close()
+
+    async def _serve_key(self, keys: ApiKeys, user: Identity, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with an API key. Its stream ends with the key, and so does its wait, with a 401."""
+        if user.types is not None:
+            await keys.reach.check_route(user, scope["route_handler"].opt, scope["path_params"])
+        has_begun = has_ended = False
+
+        async def send_seen(message: Any) -> None:
+            nonlocal has_begun, has_ended
+            has_begun = True
+            has_ended = "body" in message and not message.get("more_body")
+            await send(message)
+
+        try:
+            async with keys.while_valid(user, cast(dict[str, Any], scope)):
+                await self._app(scope, receive, send_seen)
+        except EndedWithKey:
+            if not has_begun:
+                raise Unauthenticated("the API key was revoked or has expired") from None
+            if not has_ended:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _identify(self, scope: Scope) -> tuple[Identity, str | None]:
         """Return the caller, and the token of an attempt or of a link, which the route checks against the task.
@@ -112,7 +142,7 @@ class Authentication:
         takes: str | TakesStreamTokens | None = scope["route_handler"].opt.get(TAKES)
         if isinstance(takes, TakesStreamTokens):
             if takes.accepts(scope) and (in_address := token_in_address(scope)):
-                if takes.jwt and is_jwt(in_address):
+                if takes.jwt and (is_jwt(in_address) or in_address.startswith(API_KEY_PREFIX)):
                     return await self._user(in_address), None
                 return self._tokens.identify(in_address), None
         elif takes in (LINK_TOKENS, FILE_LINK_TOKENS) and (in_address := token_in_address(scope)):
@@ -307,7 +337,7 @@ def owned_batch(identity: Identity, batch_id: str, *override_roles: str) -> Batc
 
 def check_owner(
     identity: Identity,
-    ref: TaskRef | BatchRef | ScheduleRef | WebhookRef | OperationRef | FileRef,
+    ref: TaskRef | BatchRef | ScheduleRef | WebhookRef | OperationRef | FileRef | KeyRef,
     kind: str,
     *override_roles: str,
 ) -> None:

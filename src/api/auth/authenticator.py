@@ -10,64 +10,31 @@ from __future__ import annotations
 
 import math
 import time
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Annotated, Any
 
 import jwt
 import msgspec
 from msgspec import Meta, Struct
 
-from ...instants import epoch_seconds
 from ...settings import PayloadAccess, Settings
+from .api_keys import ApiKeys
+from .identity import API_KEY_PREFIX, LATEST, Identity, Unauthenticated, is_plain
 from .keys import Clock, Key, KeysUnavailable, VerificationKeys, check_secret, keys_from_settings
 
 __all__ = ["Authenticator", "Identity", "KeysUnavailable", "Unauthenticated", "make_token"]
 
 MAX_TOKEN = 8 * 1024
 """Characters. HTTP servers accept headers of about this size at most."""
-LATEST = 253_402_300_799.0
-"""Seconds since the epoch: the end of the year 9999. A token that expires later counts as one that expires then."""
 CACHE_ENTRIES = 4096
 CACHE_SECONDS = 60.0
 """Seconds a verified token stays in the cache: a withdrawn key is accepted this much longer."""
 
 
-class Unauthenticated(Exception):
-    """The token is not valid. The text says why and repeats nothing of the token."""
-
-
 class SignatureMismatch(Unauthenticated):
     """The token was signed with another key."""
-
-
-class Identity(Struct, frozen=True):
-    """The caller, from a verified token."""
-
-    subject: str
-    """The user, who owns what they submit. 1 to 256 characters without control characters."""
-    roles: frozenset[str]
-    expires_at: float = math.inf
-    """Seconds since the epoch: when the token is accepted no more. A stream that it opened ends then."""
-    servers: frozenset[str] | None = None
-    """Ids of the servers that a `service` token acts for, from its claim `servers`; None: it has none."""
-    payloads: bool = True
-    """False: payloads and results of other users' tasks are withheld, whatever the roles are."""
-    key_id: str = ""
-    """Id of the API key that was used; empty: a JWT was."""
-    types: frozenset[str] | None = None
-    """The key reaches only tasks of these types; None: of all."""
-
-    def has(self, *roles: str) -> bool:
-        """Return True if the caller has at least one of these roles."""
-        return not self.roles.isdisjoint(roles)
-
-    def seconds_left(self, now: datetime) -> float:
-        """Return how much longer the token is accepted; 0 or less if it is not any more."""
-        return self.expires_at - epoch_seconds(now)
 
 
 class Claims(Struct, frozen=True):
@@ -107,6 +74,8 @@ class Authenticator:
         self._cache_entries = cache_entries
         self._cache: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
         """Identity of each verified token, and the instant until which it is valid."""
+        self.api_keys: ApiKeys | None = None
+        """Those that are accepted beside JWTs; None: none are."""
 
     @classmethod
     def from_settings(
@@ -123,10 +92,14 @@ class Authenticator:
         )
 
     async def identify(self, token: str) -> Identity:
-        """Return the identity in a token. Raises Unauthenticated with a reason, and KeysUnavailable.
+        """Return the identity in a JWT or API key. Raises Unauthenticated with a reason, and KeysUnavailable.
 
         A verified token is cached for a minute, never past its `exp` plus leeway.
         """
+        if token[:4] == API_KEY_PREFIX:
+            if self.api_keys is None:
+                raise Unauthenticated("API keys are not accepted here")
+            return self.api_keys.identify(token)
         now = self._now()
         if (known := self._cache.get(token)) is not None:
             identity, until = known
@@ -277,10 +250,3 @@ def _identity(claims: Claims, leeway: float, *, payloads: bool) -> Identity:
         None if claims.servers is None else frozenset(claims.servers),
         payloads,
     )
-
-
-def is_plain(text: str) -> bool:
-    """Return False for control characters, line separators and lone surrogates: they forge logs or break encoders."""
-    if text.isascii():
-        return text.isprintable()
-    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

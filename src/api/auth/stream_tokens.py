@@ -1,16 +1,18 @@
 """Short-lived tokens for the URL of a stream: EventSource and WebSocket of browsers send no headers.
 
 A stream token stands for the JWT that it was made with: it opens streams for five minutes, and none of them outlives
-that JWT.
+that JWT. One that was made with an API key ends with the key.
 """
 
 from __future__ import annotations
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ...instants import from_seconds, milliseconds
 from ...vault.sealing import DoesNotOpen, Sealer, SealingError
+from .api_keys import ApiKeys
 from .authenticator import Identity, Unauthenticated
 from .keys import Clock
 
@@ -37,20 +39,30 @@ class _Content(Struct, array_like=True, frozen=True):
     """When the JWT expires. Tokens of earlier versions lack it."""
     payloads: bool = False
     """The JWT reads payloads of other users' tasks. Tokens of earlier versions lack it; they last five minutes."""
+    key: str = ""
+    """Id of the API key that it was made with; empty: with a JWT."""
 
 
 class StreamTokens:
     """Makes and verifies stream tokens. A token is sealed: it cannot be read or made without the key."""
 
-    def __init__(self, sealer: Sealer, now: Clock) -> None:
-        """Take the key. `now`: seconds since the epoch."""
+    def __init__(self, sealer: Sealer, now: Clock, api_keys: ApiKeys | None = None) -> None:
+        """Take the key. `now`: seconds since the epoch. `api_keys`: for tokens that were made with one."""
+        self._api_keys = api_keys
         self._sealer = sealer
         self._now = now
 
     def make(self, identity: Identity) -> StreamToken:
         """Return a token for a caller. Raises SealingUnavailable if no key to seal with is configured."""
         expires = min(self._now() + LIFETIME_SECONDS, identity.expires_at)
-        content = _Content(identity.subject, sorted(identity.roles), expires, identity.expires_at, identity.payloads)
+        content = _Content(
+            identity.subject,
+            sorted(identity.roles),
+            expires,
+            identity.expires_at,
+            identity.payloads,
+            identity.key_id,
+        )
         sealed = self._sealer.seal(msgspec.json.encode(content).decode(), PURPOSE).decode()
         return StreamToken(
             token=sealed,
@@ -59,7 +71,7 @@ class StreamTokens:
         )
 
     def identify(self, token: str) -> Identity:
-        """Return the caller a token was made for. Raises Unauthenticated."""
+        """Return the caller a token was made for. Raises Unauthenticated, and KeysUnavailable as for API keys."""
         try:
             if len(token) > LONGEST or not token.isascii():
                 raise DoesNotOpen(PURPOSE)
@@ -69,4 +81,9 @@ class StreamTokens:
         if content.expires <= self._now():
             raise Unauthenticated("the stream token has expired; get a new one with POST /api/stream-tokens")
         roles, ends_at = frozenset(content.roles), content.streams_end or content.expires
+        if content.key:
+            if self._api_keys is None:
+                raise Unauthenticated("API keys are not accepted here")
+            with_key = self._api_keys.identity(content.key)
+            return replace(with_key, expires_at=min(with_key.expires_at, ends_at))
         return Identity(content.subject, roles, ends_at, payloads=content.payloads)

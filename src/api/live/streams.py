@@ -15,6 +15,7 @@ from ...errors import Forbidden, StoreError, StoreUnavailable
 from ..alarm_desk import AlarmDesk
 from ..auth.access import READERS_OF_ALL
 from ..auth.authenticator import Identity
+from ..auth.narrowing import refusal
 from ..event_stream import EventStream, PushMessages
 from ..log_query import LogPages, visible_to
 from ..sse import HEARTBEAT, block
@@ -135,6 +136,8 @@ class LiveStreams:
 
     def _channel_of(self, identity: Identity, topic: LiveTopic) -> tuple[Any, Any]:
         """Return what identifies the channel of a topic, for those who may see the same, and what makes it."""
+        if identity.types is not None and topic.kind != "tasks":
+            raise refusal(identity, f"the topic `{topic.kind}`")
         owner = visible_to(identity)
         match topic.kind:
             case "stats":

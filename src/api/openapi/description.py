@@ -34,6 +34,7 @@ from ..schemas import (
     detection,
     files,
     graphs,
+    keys,
     legacy_queue,
     log,
     me,
@@ -61,10 +62,10 @@ ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
 A submitted task is on disk when the answer arrives. It is sent to a registered server that is healthy, has a free slot
 and serves its type. Failed attempts are retried. Every step is an event that you can read.
 
-Every `/api` route except `/api/health` needs `Authorization: Bearer <JWT>`. Bodies are JSON in UTF-8, whatever their
-`Content-Type` says. Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors are problem
-documents (RFC 9457) with the extra field `error`. Each answer has an `X-Request-Id`, which is also in the service's
-logs. `Retry-After` of a 503 or 429 says when to retry.
+Every `/api` route except `/api/health` needs `Authorization: Bearer <token>`: a JWT or an API key. Bodies are JSON in
+UTF-8, whatever their `Content-Type` says. Times are milliseconds since the epoch, unless they are ISO 8601 strings.
+Errors are problem documents (RFC 9457) with the extra field `error`. Each answer has an `X-Request-Id`, which is also
+in the service's logs. `Retry-After` of a 503 or 429 says when to retry.
 """
 SCHEMA_REF = "#/components/schemas/{name}"
 _MODULES = (
@@ -75,6 +76,7 @@ _MODULES = (
     bulk,
     detection,
     graphs,
+    keys,
     legacy_queue,
     log,
     me,
@@ -348,6 +350,7 @@ def _config(release: str) -> OpenAPIConfig:
             ),
             Tag(name="Types", description="Schemas of payloads, retries and limits"),
             Tag(name="Owners", description="Limits of users: running tasks, starts per second, waiting tasks"),
+            Tag(name="Keys", description="Long-lived, narrow, revocable API keys"),
             Tag(name="Service", description="The caller, the processes and the settings of the service"),
             Tag(name="System", description="Health and metrics; no token needed"),
         ],

@@ -90,6 +90,18 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
             value={"url": "https://example.org/hooks/tasks", "events": ["ended"], "description": "billing"},
         )
     },
+    "KeyBody": {
+        "narrow": Example(
+            summary="A key for one program: it submits and reads my tasks of one type, for a year",
+            value={
+                "name": "thumbnails in the shop",
+                "roles": ["user"],
+                "types": ["resize"],
+                "expiresAt": "2027-11-30T00:00:00Z",
+                "rate": 20,
+            },
+        )
+    },
     "OperationBody": {
         "timeouts": Example(
             summary="Retry what failed in the last hour for want of an answer",

@@ -29,6 +29,7 @@ from ..auth.access import (
     owned_batch,
     take_place,
 )
+from ..auth.narrowing import BATCH, SUBMIT, narrows
 from ..bodies import read_as, read_body
 from ..event_stream import EventStream
 from ..middleware import trace_context
@@ -130,6 +131,7 @@ def batch_routes(container: Container) -> list[RouteHandler]:
         roles=SUBMITTERS,
         fails={422, 429},
         request_max_body_size=settings.max_batch_body,
+        opt=narrows(SUBMIT),
     )
     async def submit_batch(request: ApiRequest, idempotency_key: IdempotencyKey = None) -> BatchAnswer:
         """Accept 1 to 1,000 tasks, all or none. When this answers, they are on disk.
@@ -177,7 +179,7 @@ def batch_routes(container: Container) -> list[RouteHandler]:
                 shown.append(listed_batch(batch, counted))
         return BatchPage(batches=shown, next_cursor=next_cursor(page.cursor))
 
-    @routes.get("/batches/{batch_id:str}", "Read a batch", "The batch as it is now")
+    @routes.get("/batches/{batch_id:str}", "Read a batch", "The batch as it is now", opt=narrows(BATCH))
     async def get_batch(request: ApiRequest, batch_id: BatchId) -> BatchSummary:
         """Return the counts of a batch's tasks by status, and the progress of the batch as a whole."""
         batch = await batches.find(owned_batch(request.user, batch_id, *READERS_OF_ALL))
@@ -188,6 +190,7 @@ def batch_routes(container: Container) -> list[RouteHandler]:
         "/batches/{batch_id:str}/tasks",
         "List a batch's tasks and results",
         "A page of its tasks, in the order in which they were sent",
+        opt=narrows(BATCH),
     )
     async def list_batch_tasks(
         request: ApiRequest,
@@ -218,6 +221,7 @@ def batch_routes(container: Container) -> list[RouteHandler]:
         fails={429},
         media_type=STREAM_TYPE,
         takes=STREAM_TOKENS,
+        opt=narrows(BATCH),
     )
     async def stream_batch(
         request: ApiRequest,
@@ -242,17 +246,17 @@ Command: TypeAlias = Callable[[ApiRequest, str, TaskAction], Awaitable[BulkAnswe
 
 
 def _add_commands(routes: Routes, command: Command) -> None:
-    @routes.post("/batches/{batch_id:str}/cancel", "Cancel a batch", COUNTS, body=ReasonBody)
+    @routes.post("/batches/{batch_id:str}/cancel", "Cancel a batch", COUNTS, body=ReasonBody, opt=narrows(BATCH))
     async def cancel_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Cancel the tasks of a batch that have not ended."""
         return await command(request, batch_id, "cancel")
 
-    @routes.post("/batches/{batch_id:str}/retry", "Retry a batch", COUNTS, body=ReasonBody)
+    @routes.post("/batches/{batch_id:str}/retry", "Retry a batch", COUNTS, body=ReasonBody, opt=narrows(BATCH))
     async def retry_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Queue the failed and cancelled tasks of a batch again, each with all its attempts."""
         return await command(request, batch_id, "retry")
 
-    @routes.delete("/batches/{batch_id:str}", "Delete a batch", COUNTS)
+    @routes.delete("/batches/{batch_id:str}", "Delete a batch", COUNTS, opt=narrows(BATCH))
     async def delete_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Remove the tasks of a batch from every list, and cancel those that have not ended."""
         return await command(request, batch_id, "delete")

@@ -15,6 +15,7 @@ from ...index.dead_letters import By as Grouping
 from ...index.dead_letters import group_dead_letters
 from ...projections.dead_letters import is_dead_letter
 from ..auth.access import ApiRequest
+from ..auth.narrowing import LIST, narrows
 from ..bodies import read_as
 from ..parameters import Cursor, Limit, choice
 from ..routing import RouteHandler, Routes
@@ -59,7 +60,7 @@ def dead_letter_routes(container: Container) -> list[RouteHandler]:
         "A page of dead letters, the earliest failure first",
         fails={404},
         dependencies=SELECTED,
-        opt=FILTERED,
+        opt=FILTERED | narrows(LIST),
     )
     async def list_dead_letters(
         request: ApiRequest,
@@ -89,7 +90,7 @@ def dead_letter_routes(container: Container) -> list[RouteHandler]:
         "Groups of dead letters, the largest first",
         fails={404},
         dependencies=SELECTED,
-        opt=FILTERED,
+        opt=FILTERED | narrows(LIST),
     )
     async def group_letters(
         request: ApiRequest,

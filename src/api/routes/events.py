@@ -17,6 +17,7 @@ from ...push.listeners import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import STREAM_TOKENS, ApiRequest, take_place
 from ..auth.authenticator import Identity
+from ..auth.narrowing import CALLER, STREAM, TASK, narrows
 from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import EventStream, PushMessages
 from ..parameters import Owner, TaskId, read_choices, selected_owner
@@ -75,6 +76,7 @@ def push_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler
         fails={429},
         media_type=STREAM_TYPE,
         takes=STREAM_TOKENS,
+        opt=narrows(TASK),
     )
     async def stream_task(
         request: ApiRequest,
@@ -100,6 +102,7 @@ def push_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler
         fails={429},
         media_type=STREAM_TYPE,
         takes=STREAM_TOKENS,
+        opt=narrows(STREAM),
     )
     async def stream_tasks(
         request: ApiRequest,
@@ -119,7 +122,9 @@ def push_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler
         take_place(request, container.open_streams)
         return stream(await pushed.of_all(request.user, scope, last_event_id or after), request.user)
 
-    @routes.post("/stream-tokens", "Get a token for streams", "A token and when it expires", never={503})
+    @routes.post(
+        "/stream-tokens", "Get a token for streams", "A token and when it expires", never={503}, opt=narrows(CALLER)
+    )
     async def make_stream_token(request: ApiRequest) -> StreamToken:
         """Return a token for `?token=` of a stream, because EventSource and WebSocket of browsers send no headers."""
         return tokens.make(request.user)

@@ -9,6 +9,7 @@ from litestar.params import QueryParameter
 from ...container import Container
 from ...events.kinds import TASK_EVENTS
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref, reads_bodies
+from ..auth.narrowing import TASK, narrows
 from ..parameters import Before, Bodies, EventLimit, EventNames, TaskId, read_choices, read_direction
 from ..routing import RouteHandler, Routes
 from ..schemas.tasks import EventPage, recorded_event
@@ -20,7 +21,12 @@ EVENTS = frozenset(EVENT_WORDS)
 def history_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Tasks")
 
-    @routes.get("/task/{task_id:str}/events", "Read a task's history", "A page of events, oldest or newest first")
+    @routes.get(
+        "/task/{task_id:str}/events",
+        "Read a task's history",
+        "A page of events, oldest or newest first",
+        opt=narrows(TASK),
+    )
     async def list_events(
         request: ApiRequest,
         task_id: TaskId,

@@ -9,6 +9,7 @@ from litestar.response import Stream
 
 from ...container import Container
 from ..auth.access import STREAM_TOKENS, ApiRequest, take_place
+from ..auth.narrowing import STREAM, narrows
 from ..live.streams import LiveStreams
 from ..live.topics import read_topics
 from ..routing import RouteHandler, Routes
@@ -35,6 +36,7 @@ def live_routes(container: Container, streams: LiveStreams) -> list[RouteHandler
         fails={404, 429},
         media_type=STREAM_TYPE,
         takes=STREAM_TOKENS,
+        opt=narrows(STREAM),
     )
     async def stream_live(
         request: ApiRequest,

@@ -49,7 +49,7 @@ def log_routes(pages: LogPages) -> list[RouteHandler]:
         after: Annotated[str | None, QueryParameter(description=f"Oldest first: after {_PLACE}")] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=500, description="Most entries on a page")] = 100,
     ) -> LogAnswer:
-        """Return what happened to tasks, servers, types, pools, limits, schedules, webhooks and operations, in order.
+        """Return what happened to tasks, servers, types, pools, limits, schedules, webhooks, operations and keys.
 
         Each entry says when, to what, by whom, and what caused it. Payloads, results and output are left out, with
         their sizes. A page searches at most 5,000 messages or 16 MiB: with a filter that few entries match it may be

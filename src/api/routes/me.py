@@ -9,6 +9,7 @@ from ...clock import utc_now
 from ...instants import from_seconds, iso
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest
 from ..auth.authenticator import Identity
+from ..auth.narrowing import CALLER, narrows
 from ..auth.roles import ROLES
 from ..routing import RouteHandler, Routes
 from ..schemas.me import Me, Permissions
@@ -35,7 +36,7 @@ def me_routes() -> list[RouteHandler]:
     routes = Routes("/me", "Service")
     release = version("taskstream")
 
-    @routes.get("/", "Read who you are", "The caller")
+    @routes.get("/", "Read who you are", "The caller", opt=narrows(CALLER))
     async def get_me(request: ApiRequest) -> Me:
         """Return the caller's name, roles and permissions, when the token ends, and the server's time and version."""
         return described(request.user, release, utc_now())

@@ -17,7 +17,7 @@ from ...index.lists import SERVICE
 from ...index.loads import owners_after
 from ...instants import optional_milliseconds
 from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, guarded, origin, tag
-from ..auth.authenticator import is_plain
+from ..auth.identity import is_plain
 from ..bodies import read_as
 from ..limit_use import UNUSED, ask_limits, effect_of, loads_of_owners
 from ..parameters import Cursor, IfMatch, Limit, OwnerInPath, decoded, page_of

@@ -25,6 +25,7 @@ from ..auth.access import (
     owned_ref,
 )
 from ..auth.authenticator import Unauthenticated
+from ..auth.narrowing import TASK, narrows
 from ..large_bodies import Headers, LargeAnswer, StoredPart, attachment
 from ..parameters import TaskId
 from ..routing import RouteHandler, Routes
@@ -99,6 +100,7 @@ def result_routes(container: Container) -> list[RouteHandler]:
         "Read a payload",
         "The payload alone, as the task was submitted with it",
         fails={416},
+        opt=narrows(TASK),
     )
     async def get_payload(request: ApiRequest, task_id: TaskId, download: Download = False) -> LargeAnswer:
         """Return the payload of a task as its JSON text was stored: numbers and the order of fields are unchanged.
@@ -116,6 +118,7 @@ def result_routes(container: Container) -> list[RouteHandler]:
         "The TaskResult alone, as `result` of the task has it",
         fails={416},
         takes=LINK_TOKENS,
+        opt=narrows(TASK),
     )
     async def get_result(
         request: ApiRequest,
@@ -141,6 +144,7 @@ def result_routes(container: Container) -> list[RouteHandler]:
         media_type=ANY_BYTES,
         fails={416},
         takes=LINK_TOKENS,
+        opt=narrows(TASK),
     )
     async def get_file(
         request: ApiRequest, task_id: TaskId, sequence: EventSequence = None, token: LinkToken = None
@@ -161,6 +165,7 @@ def result_routes(container: Container) -> list[RouteHandler]:
         media_type=ANY_BYTES,
         fails={416},
         takes=LINK_TOKENS,
+        opt=narrows(TASK),
     )
     async def get_numbered_file(
         request: ApiRequest,

@@ -32,6 +32,7 @@ from ..auth.access import (
     owned_ref,
     reads_bodies,
 )
+from ..auth.narrowing import LIST, SUBMIT, TASK, narrows
 from ..bodies import read_as, read_body
 from ..cog_webhook import record_webhook
 from ..middleware import MAY_TAKE_LONG, trace_context, until_gone
@@ -173,6 +174,7 @@ def task_routes(container: Container) -> list[RouteHandler]:
         examples=SUBMISSION_EXAMPLES,
         roles=SUBMITTERS,
         fails={422, 429},
+        opt=narrows(SUBMIT),
     )
     async def submit_task(
         request: ApiRequest, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
@@ -196,7 +198,7 @@ def task_routes(container: Container) -> list[RouteHandler]:
                 detail = await until_ended(container, request, detail, seconds)
         return task_answer(detail, settings)
 
-    @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now", fails={429})
+    @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now", fails={429}, opt=narrows(TASK))
     async def get_task(
         request: ApiRequest, task_id: TaskId, wait: Wait = 0, bodies: Bodies = True
     ) -> TaskAnswer | TaskOutlineAnswer:
@@ -221,6 +223,7 @@ def task_routes(container: Container) -> list[RouteHandler]:
         fails={409, 429},
         request_max_body_size=settings.max_result,
         takes=ATTEMPT_TOKENS,
+        opt=narrows(TASK),
     )
     async def update_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Accept a TaskResult (without its id) from the server that runs the task, or from the owner.
@@ -251,13 +254,25 @@ def task_routes(container: Container) -> list[RouteHandler]:
         ref = await record_webhook(container, request, task_id, concatenates=concatenate)
         return DoneAnswer(id=ref.id)
 
-    @routes.post("/task/{task_id:str}/cancel", "Cancel a task", "The task, cancelled", body=ReasonBody, fails={409})
+    @routes.post(
+        "/task/{task_id:str}/cancel",
+        "Cancel a task",
+        "The task, cancelled",
+        body=ReasonBody,
+        fails={409},
+        opt=narrows(TASK),
+    )
     async def cancel_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """End a task that has not ended. A call to a server is closed at once."""
         return await command(request, task_id, "cancel")
 
     @routes.post(
-        "/task/{task_id:str}/retry", "Retry a task", "The task, waiting again", body=ReasonBody, fails={409, 429}
+        "/task/{task_id:str}/retry",
+        "Retry a task",
+        "The task, waiting again",
+        body=ReasonBody,
+        fails={409, 429},
+        opt=narrows(TASK),
     )
     async def retry_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Queue a failed or cancelled task again, with all its attempts."""
@@ -271,7 +286,12 @@ def _add_lists(routes: Routes, container: Container) -> None:
     settings = container.settings
 
     @routes.get(
-        "/tasks", "List tasks", "A page of tasks, newest first", fails={404}, dependencies=SELECTED, opt=FILTERED
+        "/tasks",
+        "List tasks",
+        "A page of tasks, newest first",
+        fails={404},
+        dependencies=SELECTED,
+        opt=FILTERED | narrows(LIST),
     )
     async def list_tasks(
         request: ApiRequest,
@@ -300,7 +320,14 @@ def _add_lists(routes: Routes, container: Container) -> None:
             total=None if total is None else TaskCount(count=total.number, capped=total.capped),
         )
 
-    @routes.get("/tasks/count", "Count tasks", "How many tasks match", fails={404}, dependencies=SELECTED, opt=FILTERED)
+    @routes.get(
+        "/tasks/count",
+        "Count tasks",
+        "How many tasks match",
+        fails={404},
+        dependencies=SELECTED,
+        opt=FILTERED | narrows(LIST),
+    )
     async def count_tasks(
         request: ApiRequest, selection: NamedDependency[TaskSelection], by: CountedBy = None
     ) -> TaskCounts:

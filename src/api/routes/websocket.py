@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import msgspec
@@ -34,14 +35,16 @@ from msgspec import Struct
 
 from ...clock import utc_now
 from ...container import Container
-from ...errors import InvalidInput, Refused, StoreError, StreamsExhausted, TooManyStreams
+from ...errors import InvalidInput, RateExceeded, Refused, StoreError, StreamsExhausted, TooManyStreams
 from ...events.ids import owner_token
 from ...instants import from_seconds, milliseconds
 from ...push.listeners import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ...wire.validation_errors import invalid, malformed
 from ..auth.access import READERS_OF_ALL, bearer_token, is_jwt, token_in_address
+from ..auth.api_keys import STREAM_GRACE_SECONDS, ApiKeys, KeyUse
 from ..auth.authenticator import Authenticator, Identity, KeysUnavailable, Unauthenticated
+from ..auth.identity import API_KEY_PREFIX
 from ..auth.roles import ROLES
 from ..auth.stream_tokens import StreamTokens
 from ..event_stream import EventStream, PushMessages
@@ -121,7 +124,12 @@ class Session:
     """One connection."""
 
     def __init__(
-        self, container: Container, socket: WebSocket[Any, Any, Any], identity: Identity, identify: Identify
+        self,
+        container: Container,
+        socket: WebSocket[Any, Any, Any],
+        identity: Identity,
+        identify: Identify,
+        api_keys: ApiKeys | None = None,
     ) -> None:
         self._streams = container.open_streams
         self._hub = container.feeds.hub
@@ -135,6 +143,8 @@ class Session:
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._over: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         self._expiry: asyncio.TimerHandle | None = None
+        self._api_keys = api_keys
+        self._key_use: KeyUse | None = None
 
     async def run(self) -> None:
         """Serve the connection until it ends."""
@@ -148,6 +158,8 @@ class Session:
         finally:
             if self._expiry is not None:
                 self._expiry.cancel()
+            if self._key_use is not None:
+                self._key_use.close()
             for task in (*tasks, *self._subscriptions.values()):
                 task.cancel()
             await asyncio.gather(*tasks, *self._subscriptions.values(), return_exceptions=True)
@@ -163,6 +175,12 @@ class Session:
         left = self._identity.seconds_left(utc_now())
         reason = "the token has expired: connect with a new one, and subscribe after the last id received"
         self._expiry = asyncio.get_running_loop().call_later(left, self._end, UNAUTHENTICATED, reason)
+        if self._key_use is not None:
+            self._key_use.close()
+            self._key_use = None
+        if self._identity.key_id and self._api_keys is not None:
+            ended = partial(self._end, UNAUTHENTICATED, "the API key was revoked or has expired")
+            self._key_use = self._api_keys.watch(self._identity, ended, STREAM_GRACE_SECONDS)
 
     # Both directions
 
@@ -245,6 +263,8 @@ class Session:
             raise InvalidInput("lacks a role of the present token; connect again with it", "$.token")
         if self._identity.payloads and not fresh.payloads:
             raise InvalidInput("does not read payloads as the present token does; connect again with it", "$.token")
+        if fresh.types is not None and (self._identity.types is None or not self._identity.types <= fresh.types):
+            raise InvalidInput("reaches fewer types than the present token; connect again with it", "$.token")
         self._identity = fresh
         self._end_at_expiry()
         await self._put(_encode(_TokenTaken(expires_at=milliseconds(from_seconds(fresh.expires_at)))))
@@ -298,7 +318,9 @@ class Session:
         return await self._pushed.of_all(self._identity, scope, after)
 
 
-def _reason(refusal: TooManyStreams | StreamsExhausted) -> str:
+def _reason(refusal: TooManyStreams | RateExceeded | StreamsExhausted) -> str:
+    if isinstance(refusal, RateExceeded):
+        return str(refusal)
     if isinstance(refusal, TooManyStreams):
         return f"{refusal.waiting} of {refusal.limit} streams are open: use one connection with `all`, or close some"
     return "this process has no place left: connect again later"
@@ -314,7 +336,8 @@ def websocket_router(container: Container, authenticator: Authenticator, tokens:
         return identity
 
     async def identify(token: str) -> Identity:
-        return await identify_jwt(token) if is_jwt(token) else tokens.identify(token)
+        is_whole = is_jwt(token) or token.startswith(API_KEY_PREFIX)
+        return await identify_jwt(token) if is_whole else tokens.identify(token)
 
     @websocket("/ws")
     async def listen(socket: WebSocket[Any, Any, Any]) -> None:
@@ -326,14 +349,16 @@ def websocket_router(container: Container, authenticator: Authenticator, tokens:
             return
         cast(dict[str, Any], socket.scope)["user"] = identity  # for the log
         try:
+            if identity.key_id and authenticator.api_keys is not None:
+                authenticator.api_keys.admit(identity)
             place = container.open_streams.open(identity.subject)
-        except (TooManyStreams, StreamsExhausted) as refusal:
+        except (TooManyStreams, RateExceeded, StreamsExhausted) as refusal:
             await socket.accept()  # else the client sees no code
-            code = OVER_LIMIT if isinstance(refusal, TooManyStreams) else TRY_AGAIN
+            code = TRY_AGAIN if isinstance(refusal, StreamsExhausted) else OVER_LIMIT
             await socket.close(code=code, reason=_reason(refusal))
             return
         with place:
             await socket.accept()
-            await Session(container, socket, identity, identify).run()
+            await Session(container, socket, identity, identify, authenticator.api_keys).run()
 
     return Router(path="/", route_handlers=[listen])

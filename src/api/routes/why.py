@@ -59,6 +59,7 @@ from ...scheduling.eligibility import (
 from ...streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
 from ...vault.sealing import SealingError, SecretMissing
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
+from ..auth.narrowing import TASK, narrows
 from ..parameters import TaskId
 from ..routing import RouteHandler, Routes
 from ..schemas.why import (
@@ -356,6 +357,7 @@ def why_routes(container: Container) -> list[RouteHandler]:
         "/task/{task_id:str}/why",
         "Ask why a task waits, runs or ended",
         "What the task waits for, where it runs, or how it ended",
+        opt=narrows(TASK),
     )
     async def get_why(request: ApiRequest, task_id: TaskId) -> WhyAnswer:
         """Return what keeps a task from starting, since when, and what releases it, in words and data.

@@ -15,7 +15,7 @@ class LogSubjectInfo(Struct, kw_only=True):
     """What an entry is about."""
 
     kind: str
-    """`task`, `server`, `type`, `pool`, `owner`, `schedule`, `webhook` or `operation`."""
+    """`task`, `server`, `type`, `pool`, `owner`, `schedule`, `webhook`, `operation` or `key`."""
     id: str
 
 

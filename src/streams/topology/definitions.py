@@ -9,6 +9,7 @@
     BATCH_JOBS the log of batch jobs: the last event of each kind of each, for two months.
     FILES     the log of files: the last event on each subject. Purged are references of tasks that are gone, and what
               is about files that were deleted a month ago.
+    KEYS      the log of API keys. Append-only.
     TIMERS    timers of JetStream's scheduler (`timer.…`), and the messages they have fired (`due.…`).
     RETRIES   timers of tasks that wait for their next attempt.
     DISPATCH  the queue of ready tasks. JetStream fills it from TASKS and RETRIES; no process of ours writes it.
@@ -17,7 +18,7 @@
                    each that has not ended when its view is written; `checkpoint`
     KV_registry    projection: `server.<id>`, `type.<name>`, `pool.<name>`, `owner.<token>`; `checkpoint`
     KV_heartbeats  when each server was last seen, and its load; `busy.<id>` of busy servers; `removed.<id>` the last
-                   check of each removed server that may return
+                   check of each removed server that may return; `key.<owner>.<unique>` the last use of each API key
     KV_usage       projection: `owner.<token>` the stored bytes of each owner, by day; `checkpoint`
     KV_leases      the presence of each process, and the holder of each lease
     KV_secrets     sealed keys of servers and tasks, and secrets of webhooks; never in a log
@@ -41,6 +42,7 @@ from ...events.subjects import (
     BATCH_JOB_SUBJECTS,
     FILE_SUBJECTS,
     FLEET,
+    KEY_SUBJECTS,
     OPERATION_SUBJECTS,
     READY_RETRIES,
     READY_TASKS,
@@ -66,6 +68,7 @@ BATCH_JOBS = "BATCH_JOBS"
 FILES = "FILES"
 FILES_BUCKET = "files"
 FILE_OBJECTS = f"OBJ_{FILES_BUCKET}"
+KEYS = "KEYS"
 TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
@@ -122,6 +125,7 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
             "max_msgs_per_subject": 1,  # each event has all that the earlier ones of its kind had
             **logs,
         },
+        {"name": KEYS, "subjects": [KEY_SUBJECTS], **logs},
         {
             "name": BATCH_JOBS,
             "subjects": [BATCH_JOB_SUBJECTS],
