@@ -6,12 +6,12 @@ from functools import cache
 from typing import Any, NamedTuple
 from unittest.mock import MagicMock
 
-import msgspec
 from litestar.routes import HTTPRoute
 
 from taskstream.api.app import routed_app
 from taskstream.api.auth.access import ROLES_NEEDED, TAKES, TakesStreamTokens
 from taskstream.api.auth.roles import ROLES
+from taskstream.api.query import declared_parameters
 
 from .service import quick_settings
 
@@ -30,6 +30,8 @@ class AnyRoute(NamedTuple):
     takes: str | TakesStreamTokens | None
     parameters: tuple[str, ...]
     """Names in its path."""
+    query: tuple[str, ...]
+    """Names of the query parameters that it declares."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -53,15 +55,22 @@ def all_routes() -> tuple[AnyRoute, ...]:
                         frozenset(handler.opt.get(ROLES_NEEDED) or ROLES),
                         handler.opt.get(TAKES),
                         tuple(route.path_parameters),
+                        () if method == WEBSOCKET else tuple(declared_parameters(handler, route.path_parameters)),
                     )
                 )
     return tuple(found)
 
 
-def first_example(document: dict[str, Any], route: AnyRoute) -> Any:
-    """Return the first example of a route's body in the API's description; None: it has no body there."""
+def examples(document: dict[str, Any], route: AnyRoute) -> list[Any]:
+    """Return the examples of a route's body in the API's description."""
     operation = document["paths"].get(route.path, {}).get(route.method.lower(), {})
-    for media in operation.get("requestBody", {}).get("content", {}).values():
-        for example in media.get("examples", {}).values():
-            return msgspec.to_builtins(example["value"])
-    return None
+    return [
+        example["value"]
+        for media in operation.get("requestBody", {}).get("content", {}).values()
+        for example in media.get("examples", {}).values()
+    ]
+
+
+def first_example(document: dict[str, Any], route: AnyRoute) -> Any:
+    """Return the first example of a route's body; None: it has none."""
+    return next(iter(examples(document, route)), None)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from io import BytesIO
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlencode
 
 import aiohttp
 import jwt
+import msgspec
 import pytest
 
 from taskstream.api.auth.access import (
@@ -31,10 +34,10 @@ from taskstream.api.runpod import routes as runpod
 from taskstream.clock import utc_now
 from taskstream.events.ids import parse_file_id, parse_task_id
 from taskstream.facades.model_versions import prefix_of
-from taskstream.streams.jetstream.messages import stream_info
-from taskstream.streams.topology.definitions import DERIVED, streams
+from taskstream.streams.jetstream.messages import last_sequence, stream_info
+from taskstream.streams.topology.definitions import DERIVED, SERVERS, streams
 from testkit.puller import register_pulled
-from testkit.routes import WEBSOCKET, AnyRoute, all_routes, first_example
+from testkit.routes import WEBSOCKET, AnyRoute, all_routes, examples, first_example
 from testkit.service import SECRET, Client, Service
 from testkit.things import ATTEMPT_TOKEN, KINDS, MARK, OWNER, PROJECT, SERVER, Things
 
@@ -109,9 +112,10 @@ WITHOUT_ACCESS = [
     Caller("no role", frozenset(), signed(sub=OWNER, roles=["other"]), 403),
 ]
 ALICE = caller(OWNER, "user")
+BOB = caller("bob", "user")
 CALLERS = [
     ALICE,
-    caller("bob", "user"),
+    BOB,
     caller("root", "admin"),
     caller("eve", "auditor"),
     caller("its server", "service", SERVER),
@@ -207,7 +211,7 @@ class Matrix:
     def __init__(self, service: Service, document: dict[str, Any]) -> None:
         self.service = service
         self.things = Things(service, service.alice)
-        self._document = document
+        self.document = document
         container = service.container
         self._reading = container.reading
         self._streams = [
@@ -236,8 +240,18 @@ class Matrix:
                 values[name] = self.things.absent(found) if is_absent else found
         return route.path.format(**values) + QUERIES.get(route.path, "")
 
-    async def call(self, route: AnyRoute, path: str, bearer: str | None) -> Reply:
-        """Call a route; read the body only of a refusal or a list."""
+    async def of_alice(self) -> dict[str, int]:
+        """Return the sequences of the last events of alice's things, by the log."""
+        logs = [each for each in streams(self.service.container.settings) if each.get("deny_purge")]
+        return {
+            each["name"]: await last_sequence(self._reading, each["name"], f"{subject.partition('.')[0]}.{OWNER}.>")
+            for each in logs
+            for subject in each["subjects"]
+            if each["name"] != SERVERS and subject.endswith(".>")
+        }
+
+    async def call(self, route: AnyRoute, path: str, bearer: str | None, content: bytes | None = None) -> Reply:
+        """Call a route, by default with an example of its body; read the body only of a refusal or a list."""
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         url = self.service.url + path
         session = self.service.anonymous.session
@@ -247,9 +261,11 @@ class Matrix:
                     return Reply(101, "", "")
             except aiohttp.WSServerHandshakeError as refused:
                 return Reply(refused.status, "", "")
-        body = BODIES.get(str(route)) or (first_example(self._document, route) if owned_kind(route) else {})
-        content: dict[str, Any] = {} if route.method == "GET" else {"json": body}
-        async with session.request(route.method, url, headers=headers, allow_redirects=False, **content) as response:
+        body = BODIES.get(str(route)) or (first_example(self.document, route) if owned_kind(route) else {})
+        sent: dict[str, Any] = {} if route.method == "GET" else {"json": body}
+        if content is not None:
+            sent = {"data": BytesIO(content)}
+        async with session.request(route.method, url, headers=headers, allow_redirects=False, **sent) as response:
             is_endless = response.status < 400 and "json" not in response.content_type
             return Reply(response.status, response.content_type, "" if is_endless else await response.text())
 
@@ -422,6 +438,61 @@ async def test_a_token_that_is_no_jwt_opens_what_it_was_made_for(matrix: Matrix)
         if has_opened:
             await matrix.restore()
     assert not wrong, "\n".join(wrong)
+
+
+REFERRING: Mapping[str, list[Any]] = {
+    "POST /api/task": [{"payload": {"image": {"$file": "x"}}}, {"payload": 1, "dependsOn": ["x"]}],
+    "POST /api/tasks/batch": [[{"payload": {"image": {"$file": "x"}}}], [{"payload": 1, "dependsOn": ["x"]}]],
+    "POST /api/schedules": [{"cron": "@yearly", "task": {"payload": {"image": {"$file": "x"}}, "dependsOn": ["x"]}}],
+    "POST /api/operations": [{"action": "cancel", "ids": ["x"]}, {"action": "delete", "filter": {"batch": "x"}}],
+    "POST /replicate/v1/predictions": [
+        {"version": NAMES["version"], "input": {"text": "x", "image": {"$file": "x"}}},
+        {"version": NAMES["version"], "input": {"url": "x"}, "webhook": "x"},
+    ],
+}
+"""Bodies with all that may refer to something else, beside the examples of the API's description."""
+
+
+IDS_OF_ALICE = re.compile(rf"[0-9A-Z]{{26}}~{OWNER}")
+
+
+def with_each_text(body: Any, text: str) -> Iterator[Any]:
+    """Yield copies of a body, each with one of its texts replaced."""
+    if isinstance(body, str):
+        yield text
+    for key, value in body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ():
+        for changed in with_each_text(value, text):
+            copied = body.copy()
+            copied[key] = changed
+            yield copied
+
+
+def of_bob() -> list[AnyRoute]:
+    """Return the routes that bob may call and that name nothing of a user."""
+    return [route for route in guarded() if not refusal(route, BOB) and owned_kind(route) is None]
+
+
+async def test_an_id_of_anothers_in_a_query_or_a_body_opens_and_changes_nothing(matrix: Matrix) -> None:
+    ids = [await matrix.things.find(kind) for kind in KINDS]
+    before = await matrix.of_alice()
+    wrong = []
+    for route in of_bob():
+        path = await matrix.path(route)
+        bodies = [*examples(matrix.document, route), *REFERRING.get(str(route), [])]
+        asked: set[tuple[str, bytes]] = set()
+        for thing in [*ids, OWNER]:
+            for name in route.query:
+                values = [f"task:{thing}", f"tasks:batch={thing}"] if name == "topic" else [thing]
+                asked |= {(f"{path.partition('?')[0]}?{urlencode({name: value})}", b"") for value in values}
+            asked |= {(path, msgspec.json.encode(each)) for body in bodies for each in with_each_text(body, thing)}
+        for where, body in sorted(asked):
+            reply = await matrix.call(route, where, BOB.bearer, body or None)
+            said = unquote(where) + body.decode()
+            has_shown = MARK in reply.body or any(each not in said for each in IDS_OF_ALICE.findall(reply.body))
+            if reply.status >= 500 or has_shown:
+                wrong.append(f"{route} with {where} {body!r}: {reply.status} {reply.body[:200]}")
+    assert not wrong, "\n".join(wrong)
+    assert await matrix.of_alice() == before
 
 
 async def test_routes_without_a_token_are_listed_and_take_none(matrix: Matrix) -> None:
