@@ -104,6 +104,10 @@ class Things:
         await self._client.until(f"/api/operations/{made}", lambda it: it["state"] == "done", "the operation to end")
         return str(made)
 
+    async def key(self) -> str:
+        made = await self._client.done("POST", "/api/keys", {"name": MARK, "roles": ["user"]})
+        return str(made["details"]["id"])
+
     async def file(self) -> str:
         return str((await self._client.done("POST", f"/api/files?name={MARK}", MARK.encode()))["id"])
 
@@ -133,6 +137,7 @@ KINDS = {
     "schedule_id": Things.schedule,
     "operation_id": Things.operation,
     "file_id": Things.file,
+    "key_id": Things.key,
     "response_id": Things.response,
 }
 """Kinds of things that belong to a user, by the parameters of paths that name them."""

@@ -60,8 +60,8 @@ def scenario(known: Known) -> list[list[str]]:
         *calls,
         ["schedules", "create", "@daily", "{}", "--name", "spare"],
         ["webhooks", "create", address, "--event", "task.failed"],
-        ["keys", "list"],
         ["keys", "create", "a spare", "--type", "nobody", "--expires", "90d", "--rate", "5", "--no-payloads"],
+        ["keys", "list"],
         ["webhooks", "resend", hook, known.delivery],
     ]
 

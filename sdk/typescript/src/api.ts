@@ -3958,6 +3958,7 @@ export interface components {
             schedule?: string;
             trace?: string;
             trace_state?: string;
+            files?: string[];
             indexed?: {
                 [key: string]: string;
             };
