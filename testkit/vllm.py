@@ -29,7 +29,7 @@ class VllmServer(HttpServer):
     """Answers with WORDS. The last message, or the prompt, may ask for something else:
 
     `hold`: one word, then nothing. `error 500`: one word, then an error. `cut`: one word, then no connection.
-    `refuse 400`: an error at once. `step`: one word, then the next one for each call of `step`.
+    `refuse 400`: an error at once. `step`: one word, then the next one for each call of `step`; `long step`: many more.
     A completion that asks for no stream gets one object.
     """
 
@@ -45,6 +45,8 @@ class VllmServer(HttpServer):
         """Every request is held, as by `hold`."""
         self.streams = True
         """False: it answers with one object, whatever it is asked for."""
+        self.is_silent = False
+        """It takes requests and answers nothing, not even a head."""
         self.running = 0
         self.asked: list[dict[str, Any]] = []
         """The bodies of the completions that it was asked for."""
@@ -89,6 +91,8 @@ class VllmServer(HttpServer):
             return self._error(int(wish[7:]), "this was asked for")
         self.running += 1
         try:
+            if self.is_silent:
+                await asyncio.Event().wait()
             if not body.get("stream") or not self.streams:
                 return await self._whole(body)
             return await self._stream(request, body)
@@ -125,7 +129,7 @@ class VllmServer(HttpServer):
             kind = "chat.completion.chunk" if is_chat else "text_completion"
             await send({"id": "cmpl-1", "object": kind, "created": 1, "model": body.get("model"), "choices": [choice]})
 
-        words = WORDS.split(" ")
+        words = WORDS.split(" ") * (8 if wish == "long step" else 1)
         await choose(words[0])
         if self.holds or wish == "hold":
             await asyncio.Event().wait()
@@ -136,7 +140,7 @@ class VllmServer(HttpServer):
             await send({"error": {"message": "out of memory", "type": "Error", "code": int(wish[6:])}})
         else:
             for word in words[1:]:
-                if wish == "step":
+                if wish.endswith("step"):
                     await self._steps.acquire()
                 await choose(f" {word}")
             await choose("", "stop")

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from testkit.service import Client, Service
+from testkit.service import Client, ServiceClients
 from testkit.vllm import VllmServer
 
 CHAT = "/openai/v1/chat/completions"
 RESPONSES = "/openai/v1/responses"
 
 
-async def register(service: Service, server: VllmServer, server_id: str = "v1", **more: Any) -> None:
+async def register(service: ServiceClients, server: VllmServer, server_id: str = "v1", **more: Any) -> None:
     """Register a server of type `chat`, which finds its models, and wait until it is online and has told them."""
     endpoints = {"predict": f"{server.base_url}/v1"}
     named = {"id": server_id, "name": server_id, "provider": "vllm", "dialect": "openai", "types": ["chat"]}

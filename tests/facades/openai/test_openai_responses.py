@@ -130,15 +130,15 @@ async def test_a_client_that_was_cut_off_mid_way_misses_nothing(service: Service
 
 async def test_what_a_client_has_is_in_the_log_first(service: Service, vllm: VllmServer) -> None:
     await register(service, vllm)
-    async with streamed(service.alice, "POST", RESPONSES, asked("step", stream=True, background=True)) as stream:
-        for _ in range(3):
+    async with streamed(service.alice, "POST", RESPONSES, asked("long step", stream=True, background=True)) as stream:
+        for _ in range(20):
             delta = await next_named(stream, "response.output_text.delta")
             [task] = await service.alice.tasks()
             reports = [each for each in await service.alice.history(task["id"]) if each["type"] == "ProgressReported"]
             last = reports[-1]["parts"]
             assert delta.number < 3 + 2 + last["first"] + len(last["middles"])
             vllm.step()
-        vllm.step(7)
+        vllm.step(40)
         await stream.rest()
 
 
