@@ -30,7 +30,7 @@ $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-ha
 @touch $@
 endef
 
-.PHONY: help setup console console-types console-check sdk-typescript sdk-types sdk-check demo demo-queue test test-ecosystem test-description test-servers lint format check bench peers profile chaos chaos-long mutate lock clean
+.PHONY: help setup console console-types console-check sdk-typescript sdk-types sdk-check demo demo-queue test test-ecosystem test-description test-servers test-clients lint format check bench peers profile chaos chaos-long mutate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -114,7 +114,7 @@ format: $(READY) ## put the code into shape
 
 check: lint console-check sdk-check test ## what CI runs
 
-test-ecosystem: test-description test-servers ## programs of others: real model servers, and generators on the API's description; needs npm
+test-ecosystem: test-description test-servers test-clients ## programs of others: real model servers, SDKs, and generators on the API's description; needs npm
 
 test-description: $(READY) build/ecosystem/.ready
 	$(BIN)/python -m tests.ecosystem.description.write_description build/ecosystem/openapi.json
@@ -123,7 +123,17 @@ test-description: $(READY) build/ecosystem/.ready
 	cd build/ecosystem && cp ../../tests/ecosystem/description/client.ts . && node_modules/.bin/tsc --noEmit --strict --skipLibCheck client.ts
 
 test-servers: $(READY) $(ECOSYSTEM) ## real model servers, one at a time: make test-servers ARGS="-k cog"
-	$(BIN)/python -m pytest tests/ecosystem --session-timeout 1500 -p no:cacheprovider $(ARGS)
+	$(BIN)/python -m pytest tests/ecosystem --ignore tests/ecosystem/clients --session-timeout 1500 -p no:cacheprovider $(ARGS)
+
+test-clients: $(READY) .venv-ecosystem-clients/.ready build/clients/.ready ## SDKs of other services on the APIs that they know: make test-clients ARGS="-k python"
+	cp tests/ecosystem/clients/scripts/*.mjs build/clients
+	$(BIN)/python -m pytest tests/ecosystem/clients --session-timeout 1500 -p no:cacheprovider $(ARGS)
+
+build/clients/.ready: tests/ecosystem/clients/package-lock.json
+	mkdir -p build/clients
+	cp $(addprefix tests/ecosystem/clients/,package.json package-lock.json .npmrc) build/clients
+	cd build/clients && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 build/ecosystem/.ready: tests/ecosystem/description/package-lock.json
 	mkdir -p build/ecosystem
@@ -182,7 +192,7 @@ lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=
 	$(PIP_COMPILE:pyproject.toml=mutation/requirements.in) $(PLAIN) --constraint requirements-dev.txt --output-file mutation/requirements.txt
 	$(PIP_COMPILE:pyproject.toml=deploy/sbom/requirements.in) $(PLAIN) --output-file deploy/sbom/requirements.txt
 	$(PIP_COMPILE:pyproject.toml=bench/peers/taskiq/requirements.in) $(PLAIN) --output-file bench/peers/taskiq/requirements.txt
-	for programs in ecosystem kserve mlserver; do \
+	for programs in clients ecosystem kserve mlserver; do \
 	  $(UV_COMPILE) tests/ecosystem/requirements/$$programs.in --output-file tests/ecosystem/requirements/$$programs.txt || exit 1; \
 	done
 

@@ -45,6 +45,8 @@ class VllmServer(HttpServer):
         """Every request is held, as by `hold`."""
         self.streams = True
         """False: it answers with one object, whatever it is asked for."""
+        self.pause_seconds = 0.0
+        """Before each word of a stream but the first."""
         self.is_silent = False
         """It takes requests and answers nothing, not even a head."""
         self.running = 0
@@ -140,6 +142,7 @@ class VllmServer(HttpServer):
             await send({"error": {"message": "out of memory", "type": "Error", "code": int(wish[6:])}})
         else:
             for word in words[1:]:
+                await asyncio.sleep(self.pause_seconds)
                 if wish.endswith("step"):
                     await self._steps.acquire()
                 await choose(f" {word}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -18,12 +18,19 @@ RESPONSES = "/openai/v1/responses"
 
 async def register(service: ServiceClients, server: VllmServer, server_id: str = "v1", **more: Any) -> None:
     """Register a server of type `chat`, which finds its models, and wait until it is online and has told them."""
-    endpoints = {"predict": f"{server.base_url}/v1"}
+    await register_at(service, server.base_url, server_id, server.models, **more)
+
+
+async def register_at(
+    service: ServiceClients, base_url: str, server_id: str, models: Sequence[str], **more: Any
+) -> None:
+    """Do the same for a server at an address."""
+    endpoints = {"predict": f"{base_url}/v1"}
     named = {"id": server_id, "name": server_id, "provider": "vllm", "dialect": "openai", "types": ["chat"]}
     await service.admin.done("POST", "/api/servers", {**named, "endpoints": endpoints, "models": "discover", **more})
     await service.admin.server_is(server_id, "online")
     await service.admin.until(
-        f"/api/servers/{server_id}", lambda found: found["servedModels"] == sorted(server.models), "its models"
+        f"/api/servers/{server_id}", lambda found: found["servedModels"] == sorted(models), "its models"
     )
 
 
