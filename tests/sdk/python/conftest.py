@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskstream_client import AsyncClient, Client
+from testkit.processes import Processes
 from testkit.service import Service, token
 
 
@@ -41,3 +43,11 @@ async def root(service: Service) -> AsyncIterator[AsyncClient]:
     """A client of an admin."""
     async with AsyncClient(service.url, token("root", "admin")) as client:
         yield client
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts the shipped command; whatever it started is ended with the test, by its process id."""
+    started = Processes(tmp_path)
+    yield started
+    started.stop()

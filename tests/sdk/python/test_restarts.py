@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from taskstream_client import AsyncClient, Ended, Progress
 from testkit.backend import BackendServer, finished, hold, reporting
 from testkit.processes import Processes, clients_of
 from testkit.service import token
 from testkit.waiting import wait_until
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts the shipped command; whatever it started is ended with the test, by its process id."""
-    started = Processes(tmp_path)
-    yield started
-    started.stop()
-
 
 PIECES = 120
 KILLS = 3

@@ -13,6 +13,8 @@ import httpx
 
 from .calls.batches import AsyncBatches, Batches, Item, submit_batch
 from .calls.call import Async, Sync, call
+from .calls.files import AsyncFiles, Files
+from .calls.keys import AsyncKeys, Keys
 from .calls.results import AsyncResults, Results
 from .calls.schedules import AsyncSchedules, Schedules
 from .calls.servers import AsyncServers, AsyncTypes, Servers, Types
@@ -135,6 +137,8 @@ class Client(ClientCalls, Sync):
         self.webhooks = Webhooks(core, driver)
         self.servers = Servers(core, driver)
         self.types = Types(core, driver)
+        self.files = Files(core, driver)
+        self.keys = Keys(core, driver)
 
     @classmethod
     def over(cls, core: Core, driver: Blocking) -> Self:
@@ -192,6 +196,8 @@ class AsyncClient(ClientCalls, Async):
         self.webhooks = AsyncWebhooks(core, driver)
         self.servers = AsyncServers(core, driver)
         self.types = AsyncTypes(core, driver)
+        self.files = AsyncFiles(core, driver)
+        self.keys = AsyncKeys(core, driver)
 
     @classmethod
     def over(cls, core: Core, driver: Awaited) -> Self:

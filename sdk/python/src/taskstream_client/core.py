@@ -128,9 +128,9 @@ class Core:
     def upload(
         self, path: str, body: bytes | Upload, headers: Mapping[str, str], *, query: Query | None, timeout: float | None
     ) -> Flow[Any]:
-        """Send bytes and return the JSON of the answer."""
+        """Send bytes and return the JSON of the answer. The headers have an Idempotency-Key."""
         request = Request("POST", path, query_of(query), headers, body)
-        answer = yield from self.send(request, timeout=timeout, repeatable=False)
+        answer = yield from self.send(request, timeout=timeout)
         return decode(answer.body)
 
     # Lists

@@ -153,14 +153,22 @@ def _sent_headers(request: Request) -> dict[str, str]:
 
 def _pieces(upload: Upload) -> Iterator[bytes]:
     source = upload.opened()
-    while piece := source.read(UPLOAD_PIECE):
-        yield piece
+    try:
+        while piece := source.read(UPLOAD_PIECE):
+            yield piece
+    finally:
+        if upload.closes:
+            source.close()
 
 
 async def _async_pieces(upload: Upload) -> AsyncIterator[bytes]:
     source = await anyio.to_thread.run_sync(upload.opened)
-    while piece := await anyio.to_thread.run_sync(source.read, UPLOAD_PIECE):
-        yield piece
+    try:
+        while piece := await anyio.to_thread.run_sync(source.read, UPLOAD_PIECE):
+            yield piece
+    finally:
+        if upload.closes:
+            source.close()
 
 
 class Awaited:

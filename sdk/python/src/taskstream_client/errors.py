@@ -144,7 +144,8 @@ def error_for(status: int, headers: Mapping[str, str], body: bytes, request: str
     problem = problem_of(body)
     kind = _KINDS.get(status) or (Unavailable if status >= 500 or status == 408 else Refused)
     detail = problem.get("detail") or problem.get("error") or _text(body) or "no reason given"
-    where = f" at {problem['path']}" if problem.get("path") else ""
+    path = str(problem.get("path") or "")
+    where = f" at {path}" if path and path not in str(detail) else ""
     items = "".join(
         f"; item {item.get('index')}: {item.get('path', '')} {item.get('error')}"
         for item in (problem.get("errors") or [])[:3]

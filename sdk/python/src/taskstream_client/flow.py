@@ -19,6 +19,8 @@ class Upload:
     opened: Callable[[], BinaryIO]
     size: int | None
     """Bytes; None: not known."""
+    closes: bool = False
+    """True: what `opened` returns is closed when it was sent."""
 
 
 @dataclass(frozen=True)

@@ -178,12 +178,12 @@ class Batch(Struct, frozen=True, kw_only=True, rename="camel"):
     id: str
     size: int
     owner: str = ""
-    counts: dict[str, int] = {}
-    """Tasks per status."""
-    held: int = 0
-    progress: float = 0.0
+    counts: dict[str, int] | None = None
+    """Tasks per status; in lists only if asked for, as `held`, `progress` and `done`."""
+    held: int | None = None
+    progress: float | None = None
     """Percent."""
-    done: bool = False
+    done: bool | None = None
     created_at: Instant | None = None
     updated_at: Instant | None = None
     ended_at: Instant | None = None
@@ -391,6 +391,68 @@ class TaskType(Struct, frozen=True, kw_only=True, rename="camel"):
     pause: dict[str, Any] | None = None
     own: dict[str, Any] | None = None
     """The settings that an admin has set."""
+
+
+class StoredFile(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A file that the service keeps."""
+
+    id: str
+    name: str = ""
+    media_type: str = "application/octet-stream"
+    bytes: int = 0
+    sha256: str = ""
+    purpose: str = ""
+    metadata: dict[str, str] = {}
+    owner: str = ""
+    task_id: str | None = None
+    """The task whose attempt stored it."""
+    created_at: Instant | None = None
+    expires_at: Instant | None = None
+    url: str = ""
+    """Of its bytes; it needs a token."""
+
+    @property
+    def ref(self) -> dict[str, str]:
+        """What a payload has in the place of the file: the server that runs the task gets a link there."""
+        return {"$file": self.id}
+
+
+class FileLink(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A URL under which anybody reads a file until it expires."""
+
+    url: str
+    expires_at: Instant
+
+
+class ApiKey(Struct, frozen=True, kw_only=True, rename="camel"):
+    """An API key, without its text."""
+
+    id: str
+    name: str = ""
+    owner: str = ""
+    status: str = "active"
+    """`active`, `expired`, `revoked`, or `orphaned`: the key that made it has ended."""
+    roles: list[str] = []
+    types: list[str] = []
+    servers: list[str] | None = None
+    payloads: bool | None = None
+    rate: float | None = None
+    created_at: Instant | None = None
+    expires_at: Instant | None = None
+    last_used_at: Instant | None = None
+    revoked_at: Instant | None = None
+    reason: str = ""
+
+
+class NewApiKey(Struct, frozen=True, kw_only=True):
+    """A new key."""
+
+    key: str
+    """Its text, which is shown only this once: keep it."""
+    details: ApiKey
+
+    def __repr__(self) -> str:
+        return f"NewApiKey(key=…, details={self.details!r})"
 
 
 class Me(Struct, frozen=True, kw_only=True, rename="camel"):
