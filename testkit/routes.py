@@ -10,6 +10,7 @@ from litestar.routes import HTTPRoute
 
 from taskstream.api.app import routed_app
 from taskstream.api.auth.access import ROLES_NEEDED, TAKES, TakesStreamTokens
+from taskstream.api.auth.narrowing import NARROWS
 from taskstream.api.auth.roles import ROLES
 from taskstream.api.query import declared_parameters
 
@@ -28,6 +29,8 @@ class AnyRoute(NamedTuple):
     roles: frozenset[str]
     """The caller needs one of these."""
     takes: str | TakesStreamTokens | None
+    narrows: str | None
+    """How it keeps an API key to tasks of the key's types; None: it refuses such a key."""
     parameters: tuple[str, ...]
     """Names in its path."""
     query: tuple[str, ...]
@@ -54,6 +57,7 @@ def all_routes() -> tuple[AnyRoute, ...]:
                         route.path_format,
                         frozenset(handler.opt.get(ROLES_NEEDED) or ROLES),
                         handler.opt.get(TAKES),
+                        handler.opt.get(NARROWS),
                         tuple(route.path_parameters),
                         () if method == WEBSOCKET else tuple(declared_parameters(handler, route.path_parameters)),
                     )

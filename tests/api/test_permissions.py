@@ -28,6 +28,7 @@ from taskstream.api.auth.access import (
     READERS_OF_ALL,
     TakesStreamTokens,
 )
+from taskstream.api.auth.narrowing import SUBMIT
 from taskstream.api.auth.roles import ROLES
 from taskstream.api.runpod import refusals
 from taskstream.api.runpod import routes as runpod
@@ -39,7 +40,7 @@ from taskstream.streams.topology.definitions import DERIVED, SERVERS, streams
 from testkit.puller import register_pulled
 from testkit.routes import WEBSOCKET, AnyRoute, all_routes, examples, first_example
 from testkit.service import SECRET, Client, Service
-from testkit.things import ATTEMPT_TOKEN, KINDS, MARK, OWNER, PROJECT, SERVER, Things
+from testkit.things import ATTEMPT_TOKEN, KINDS, MARK, OWNER, PROJECT, SERVER, TYPES, Things
 
 OPEN = {
     "/", "/health/live", "/health/ready", "/api/health", "/metrics", "/openapi.json",
@@ -48,6 +49,7 @@ OPEN = {
 }  # fmt: skip
 """Routes without a token: they show nothing of anybody's."""
 OTHER_SERVER = "gpu-2"
+OTHER_TYPES = ("others",)
 NAMES = {
     "server_id": SERVER,
     "server": SERVER,
@@ -79,7 +81,7 @@ BODIES: Mapping[str, Any] = {
 """Bodies that name a server."""
 OF_PROCESSES = {"KV_leases", "TIMERS", "RETRIES"}
 """Streams that the service writes on its own."""
-QUERIES = {"/api/live": "?topic=stats"}
+QUERIES = {"/api/live": "?topic=tasks:"}
 """Queries without which a route is a 400."""
 
 
@@ -93,6 +95,9 @@ class Caller(NamedTuple):
     """The status of every answer; 0: it depends on the route."""
     acts_for: str = ""
     """The server of a `service` token."""
+    is_alice: bool = False
+    types: tuple[str, ...] = ()
+    """Types of tasks that the API key reaches; empty: all."""
 
 
 def signed(secret: str = SECRET, lifetime: int = 3600, **claims: Any) -> str:
@@ -111,7 +116,7 @@ WITHOUT_ACCESS = [
     Caller("forged", frozenset(), signed("x" * 40, sub=OWNER, roles=list(ROLES)), 401),
     Caller("no role", frozenset(), signed(sub=OWNER, roles=["other"]), 403),
 ]
-ALICE = caller(OWNER, "user")
+ALICE = caller(OWNER, "user")._replace(is_alice=True)
 BOB = caller("bob", "user")
 CALLERS = [
     ALICE,
@@ -121,6 +126,20 @@ CALLERS = [
     caller("its server", "service", SERVER),
     caller("another server", "service", OTHER_SERVER),
 ]
+
+
+async def api_keys(service: Service) -> list[Caller]:
+    """Return alice's API keys: one with all that she may, for the types of her tasks, for others, and a revoked one."""
+
+    async def key(name: str, types: tuple[str, ...] = ()) -> tuple[Caller, str]:
+        body = {"name": name, "roles": ["user"], "types": list(types)}
+        made = await service.alice.done("POST", "/api/keys", body)
+        return Caller(name, frozenset({"user"}), made["key"], is_alice=True, types=types), made["details"]["id"]
+
+    revoked, key_id = await key("revoked key")
+    await service.alice.done("DELETE", f"/api/keys/{key_id}")
+    working = [await key("key"), await key("key for her types", TYPES), await key("key for other types", OTHER_TYPES)]
+    return [*(made for made, _ in working), revoked._replace(refused=401)]
 
 
 class Reply(NamedTuple):
@@ -181,22 +200,24 @@ def refusal(route: AnyRoute, by: Caller) -> int:
     """Return the status with which a call is refused for want of access, 0 if it is not."""
     if by.refused:
         return by.refused
-    if not by.roles & route.roles:
+    if not by.roles & route.roles or (by.types and route.narrows is None):
         return 403
     kind = owned_kind(route)
+    if kind and by.types == OTHER_TYPES:
+        return 404
     if kind == "attempt_id":
         return 401  # reports need the token of the attempt
     if kind in ("prediction_id", "replicate_file_id", "response_id"):  # façades show owners their own things alone
-        return 0 if by is ALICE else 404
+        return 0 if by.is_alice else 404
     if kind is None:
-        is_anothers = "owner" in route.parameters and by is not ALICE and not by.roles & {*READERS_OF_ALL}
+        is_anothers = "owner" in route.parameters and not by.is_alice and not by.roles & {*READERS_OF_ALL}
         is_other_server = by.acts_for == OTHER_SERVER and (
             {"server", "server_id"} & {*route.parameters} or str(route) in BODIES
         )
         return 403 if is_anothers or is_other_server else 0
     if str(route) == "POST /api/task/{task_id}/cog":  # with the token of an attempt only
         return 404 if by.name == "bob" else 403
-    if by is ALICE or "admin" in by.roles:
+    if by.is_alice or "admin" in by.roles:
         return 0
     if "auditor" in by.roles:
         return 0 if route.method == "GET" else 403
@@ -212,6 +233,7 @@ class Matrix:
         self.service = service
         self.things = Things(service, service.alice)
         self.document = document
+        self.keys: list[Caller] = []
         container = service.container
         self._reading = container.reading
         self._streams = [
@@ -277,6 +299,7 @@ async def matrix(api: Service, monkeypatch: pytest.MonkeyPatch) -> Matrix:
         monkeypatch.setattr(runpod, held, 0.0)
     made = Matrix(api, await api.anonymous.done("GET", "/openapi.json"))
     await made.restore()
+    made.keys = await api_keys(api)
     return made
 
 
@@ -285,8 +308,8 @@ def guarded() -> list[AnyRoute]:
     return [route for route in all_routes() if route.path not in OPEN and route.method != WEBSOCKET]
 
 
-def refusals_of(route: AnyRoute) -> list[tuple[Caller, int]]:
-    return [(by, status) for by in [*WITHOUT_ACCESS, *CALLERS] if (status := refusal(route, by))]
+def refusals_of(route: AnyRoute, callers: list[Caller]) -> list[tuple[Caller, int]]:
+    return [(by, status) for by in callers if (status := refusal(route, by))]
 
 
 async def test_whoever_may_not_call_a_route_is_refused_in_its_form_without_effect(matrix: Matrix) -> None:
@@ -295,7 +318,7 @@ async def test_whoever_may_not_call_a_route_is_refused_in_its_form_without_effec
         path = await matrix.path(route)
         absent = await matrix.path(route, is_absent=True)
         before = await matrix.stored()
-        for by, status in refusals_of(route):
+        for by, status in refusals_of(route, [*WITHOUT_ACCESS, *CALLERS, *matrix.keys]):
             reply = await matrix.call(route, path, by.bearer)
             if reply.status != status or not form_of(route)(reply):
                 wrong.append(f"{route} by {by.name}: {reply.status}, not {status}: {reply.body[:200]}")
@@ -322,15 +345,17 @@ def _is_alike(reply: Reply, path: str, other: Reply, other_path: str) -> bool:
 async def test_whoever_may_call_a_route_reaches_it_and_sees_only_what_is_theirs(matrix: Matrix) -> None:
     wrong = []
     for route in guarded():
-        for by in CALLERS:
+        for by in [*CALLERS, *matrix.keys]:
             if refusal(route, by):
                 continue
             reply = await matrix.call(route, await matrix.path(route), by.bearer)
             if route.method != "GET":
                 await matrix.restore()
+            if by.types == OTHER_TYPES and route.narrows == SUBMIT and reply.status == 403:
+                continue  # it submits tasks of its types only
             if reply.status in (401, 403, 404, 405, 500):
                 wrong.append(f"{route} by {by.name}: {reply.status}: {reply.body[:200]}")
-            is_stranger = by.name == "bob" or by.acts_for == OTHER_SERVER
+            is_stranger = by.name == "bob" or by.acts_for == OTHER_SERVER or by.types == OTHER_TYPES
             if is_stranger and (MARK in reply.body or f"~{OWNER}" in reply.body):
                 wrong.append(f"{route} by {by.name}: shows what is alice's")
     assert not wrong, "\n".join(wrong)
@@ -510,6 +535,6 @@ async def test_a_websocket_opens_with_a_valid_token_only(matrix: Matrix) -> None
     sockets = [route for route in all_routes() if route.method == WEBSOCKET]
     assert sockets
     for route in sockets:
-        for by in [*WITHOUT_ACCESS, *CALLERS]:
+        for by in [*WITHOUT_ACCESS, *CALLERS, *matrix.keys]:
             reply = await matrix.call(route, route.path, by.bearer)
             assert reply.status == (403 if by.refused else 101), (route, by.name)
