@@ -384,11 +384,11 @@ def takes_attempt_tokens_in_address(route: AnyRoute) -> bool:
 
 
 def takes_links(route: AnyRoute) -> bool:
-    return bool(route.takes == LINK_TOKENS and not takes_stream_links(route))
+    return bool(route.takes == LINK_TOKENS)
 
 
 def takes_stream_links(route: AnyRoute) -> bool:
-    return route.path == "/replicate/v1/predictions/{prediction_id}/stream"
+    return isinstance(route.takes, TakesStreamTokens) and route.takes.links is not None
 
 
 def takes_file_links(route: AnyRoute) -> bool:
@@ -396,7 +396,7 @@ def takes_file_links(route: AnyRoute) -> bool:
 
 
 def takes_stream_tokens(route: AnyRoute) -> bool:
-    return isinstance(route.takes, TakesStreamTokens)
+    return isinstance(route.takes, TakesStreamTokens) and route.takes.links is None
 
 
 def link_of(matrix: Matrix, task_id: str) -> str:

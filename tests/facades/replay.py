@@ -19,7 +19,7 @@ RECORDED = Path(__file__).parent / "recorded"
 TOKEN = "TOKEN"
 """Stands for the token of the client."""
 API = "/v1/"
-"""Beginning of the recorded paths that have routes here; other URLs, and pages of lists, are those that answers gave."""
+"""Beginning of the recorded paths that have routes here. Other URLs, and pages of lists, are those in answers."""
 _KINDS = {
     "URL": re.compile(r"https?://\S+"),
     "data URI": re.compile(r"data:\S+"),

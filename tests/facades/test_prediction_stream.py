@@ -193,11 +193,11 @@ def token_of(user: Identity) -> str:
 
 
 def test_a_token_opens_for_an_hour_and_a_stream_lasts_as_the_credential() -> None:
-    token = token_of(Identity("alice", frozenset({"user"}), NOW + 10 * LIFETIME_SECONDS, key_id="k1"))
+    token = token_of(Identity("alice", frozenset({"user"}), NOW + 10 * LIFETIME_SECONDS))
 
     found = links(NOW + LIFETIME_SECONDS - 1).opened(token, "T")
 
-    assert (found.subject, found.roles, found.key_id) == ("alice", frozenset(), "k1")
+    assert (found.subject, found.roles) == ("alice", frozenset())
     assert found.expires_at == NOW + 10 * LIFETIME_SECONDS
     with pytest.raises(Unauthenticated, match="expired"):
         links(NOW + LIFETIME_SECONDS).opened(token, "T")
@@ -220,3 +220,32 @@ def test_each_line_of_the_data_is_a_line_of_the_block() -> None:
     assert block(PredictionEvent("output", "a\r\nb\rc\n"), "7") == (
         b"event: output\nid: 7\ndata: a\ndata: b\ndata: c\ndata: \n\n"
     )
+
+
+async def test_a_stream_ends_with_the_api_key_that_it_was_opened_with(service: Service, backend: BackendServer) -> None:
+    backend.answer = accept
+    made = await service.alice.done("POST", "/api/keys", {"name": "k", "roles": ["user"], "types": ["writer"]})
+    keyed = service.bearing(made["key"])
+    answer = await keyed.post(f"{V1}/models/acme/writer/predictions", {"input": {}})
+    assert answer.status == 201, answer
+    url = answer["urls"]["stream"]
+
+    async with keyed.session.get(url) as response:
+        assert response.status == 200
+        await service.alice.done("DELETE", f"/api/keys/{made['details']['id']}")
+        await response.read()
+    assert (await service.anonymous.get(url.removeprefix(service.url))).status == 401
+
+
+async def test_a_key_of_other_types_finds_neither_models_nor_predictions(service: Service) -> None:
+    prediction = await service.alice.post(f"{V1}/models/acme/flux/predictions", {"input": {}})
+    made = await service.alice.done("POST", "/api/keys", {"name": "k", "roles": ["user"], "types": ["writer"]})
+    keyed = service.bearing(made["key"])
+
+    for path in ("models/acme/flux", f"predictions/{prediction['id']}", f"predictions/{prediction['id']}/stream"):
+        assert (await keyed.get(f"{V1}/{path}")).status == 404, path
+    assert (await keyed.post(f"{V1}/models/acme/flux/predictions", {"input": {}})).status == 404
+    assert (await keyed.post(f"{V1}/predictions/{prediction['id']}/cancel")).status == 404
+    assert (await keyed.done("GET", f"{V1}/predictions"))["results"] == []
+    assert [each["name"] for each in (await keyed.done("GET", f"{V1}/models"))["results"]] == ["writer"]
+    assert (await keyed.get(f"{V1}/files")).status == 403

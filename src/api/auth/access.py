@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, NotRequired, Protocol, TypedDict, cast
 from urllib.parse import parse_qs
 
@@ -74,6 +75,9 @@ class TakesStreamTokens(Struct, frozen=True, kw_only=True):
     only_with: str = ""
     """The query that makes the route a stream, such as `stream=1`; empty: it always is one."""
 
+    links: Callable[[str, Scope], Identity] | None = None
+    """Opens tokens that are the route's own, in place of stream tokens. Raises Unauthenticated."""
+
     def accepts(self, scope: Scope) -> bool:
         """Return True if a request is for the stream."""
         if scope.get("method") != "GET":
@@ -142,6 +146,8 @@ class Authentication:
         takes: str | TakesStreamTokens | None = scope["route_handler"].opt.get(TAKES)
         if isinstance(takes, TakesStreamTokens):
             if takes.accepts(scope) and (in_address := token_in_address(scope)):
+                if takes.links is not None:
+                    return takes.links(in_address, scope), None
                 if takes.jwt and (is_jwt(in_address) or in_address.startswith(API_KEY_PREFIX)):
                     return await self._user(in_address), None
                 return self._tokens.identify(in_address), None

@@ -6,6 +6,7 @@ A route without a mark refuses such a key, so a new route does until somebody ha
     BATCH    the path names a batch, all tasks of which must be of the key's types
     LIST     the route selects tasks with `task_filter`, which selects no others
     STREAM   the route's events come from `EventStream`, which sends no others
+    MODEL    the route finds what its path names among what the key reaches
     SUBMIT   the route submits by `SubmissionService`, which refuses others
     CALLER   the route is about the caller alone
 """
@@ -27,6 +28,7 @@ TASK = "task"
 BATCH = "batch"
 LIST = "list"
 STREAM = "stream"
+MODEL = "model"
 SUBMIT = "submit"
 CALLER = "caller"
 

@@ -14,6 +14,7 @@ from ....facades.model_versions import ModelVersion, model_name, version_id
 from ....facades.prediction import PREFIX
 from ....instants import EPOCH, iso
 from ...auth.access import ApiRequest
+from ...auth.narrowing import CALLER, MODEL, narrows
 from ...bodies import read_body
 from ..addresses import RequestAddresses
 from .models import ReplicateModels, model_answer, searched, version_answer
@@ -43,13 +44,13 @@ def catalog_routes(models: ReplicateModels, addresses: RequestAddresses) -> list
         }
         return _answer(shown)
 
-    @get("/models")
+    @get("/models", opt=narrows(MODEL))
     async def list_models(request: ApiRequest) -> Response[bytes]:
         await models.catch_up()
         base = addresses.base(request)
         return page(request, [lambda of=of: model_answer(of, base) for of in models.all(request.user)], "models")
 
-    @post("/models/search", status_code=200)
+    @post("/models/search", status_code=200, opt=narrows(MODEL))
     async def search_models(request: ApiRequest) -> Response[bytes]:
         words = (await read_body(request, LONGEST_SEARCH)).decode(errors="replace")
         await models.catch_up()
@@ -57,14 +58,14 @@ def catalog_routes(models: ReplicateModels, addresses: RequestAddresses) -> list
         found = [model_answer(each, base) for each in searched(models.all(request.user), words)]
         return _answer({"previous": None, "next": None, "results": found})
 
-    @get("/models/{model_owner:str}/{model_name:str}")
+    @get("/models/{model_owner:str}/{model_name:str}", opt=narrows(MODEL))
     async def get_model(request: ApiRequest, model_owner: FromPath[str], model_name: FromPath[str]) -> Response[bytes]:
         found = await models.named(request.user, model_owner, model_name)
         versions = await models.versions(found)
         since = next((each.created_at for each in versions if each.id == version_id(found)), None)
         return _answer(model_answer(found, addresses.base(request), since))
 
-    @get("/models/{model_owner:str}/{model_name:str}/versions")
+    @get("/models/{model_owner:str}/{model_name:str}/versions", opt=narrows(MODEL))
     async def list_versions(
         request: ApiRequest, model_owner: FromPath[str], model_name: FromPath[str]
     ) -> Response[bytes]:
@@ -72,7 +73,7 @@ def catalog_routes(models: ReplicateModels, addresses: RequestAddresses) -> list
         entries = [lambda each=each: version_answer(each) for each in found]
         return page(request, entries, f"models/{model_owner}/{model_name}/versions")
 
-    @get("/models/{model_owner:str}/{model_name:str}/versions/{version:str}")
+    @get("/models/{model_owner:str}/{model_name:str}/versions/{version:str}", opt=narrows(MODEL))
     async def get_version(
         request: ApiRequest, model_owner: FromPath[str], model_name: FromPath[str], version: FromPath[str]
     ) -> Response[bytes]:
@@ -85,26 +86,26 @@ def catalog_routes(models: ReplicateModels, addresses: RequestAddresses) -> list
             raise NotFound("version", version)
         return _answer(version_answer(ModelVersion(version, None, definition)))
 
-    @get("/deployments")
+    @get("/deployments", opt=narrows(MODEL))
     async def list_deployments(request: ApiRequest) -> Response[bytes]:
         await models.catch_up()
         return page(request, [lambda of=of: _deployment(of) for of in models.all(request.user)], "deployments")
 
-    @get("/deployments/{model_owner:str}/{model_name:str}")
+    @get("/deployments/{model_owner:str}/{model_name:str}", opt=narrows(MODEL))
     async def get_deployment(
         request: ApiRequest, model_owner: FromPath[str], model_name: FromPath[str]
     ) -> Response[bytes]:
         return _answer(_deployment(await models.named(request.user, model_owner, model_name)))
 
-    @get("/hardware")
+    @get("/hardware", opt=narrows(CALLER))
     async def list_hardware(request: ApiRequest) -> Response[bytes]:  # noqa: ARG001 - authenticated like any route
         return _answer(HARDWARE)
 
-    @get("/collections")
+    @get("/collections", opt=narrows(CALLER))
     async def list_collections(request: ApiRequest) -> Response[bytes]:
         return page(request, [], "collections")
 
-    @get("/account")
+    @get("/account", opt=narrows(CALLER))
     async def get_account(request: ApiRequest) -> Response[bytes]:
         name = request.user.subject
         return _answer({"type": "user", "username": name, "name": name, "github_url": None, "avatar_url": None})

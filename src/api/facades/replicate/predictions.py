@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 from litestar import Response, get, post
@@ -28,10 +27,11 @@ from ....facades.prediction import PREFIX, ReplicatePrediction, starting
 from ....index.query import Span, TaskQuery
 from ....submission.body import Submission
 from ....wire.fields import filter_instant
-from ...auth.access import LINK_TOKENS, SUBMITTERS, TAKES, ApiRequest, origin, requires, take_place, until_the_end
+from ...auth.access import SUBMITTERS, TAKES, ApiRequest, TakesStreamTokens, origin, requires, take_place
 from ...auth.authenticator import Identity
+from ...auth.narrowing import LIST, MODEL, SUBMIT, narrows
 from ...bodies import decoded_as, read_body
-from ...middleware import MAY_TAKE_LONG, headers_of
+from ...middleware import headers_of
 from ...server_registration import check_url
 from ...sse import event_stream
 from ...task_actions import give_command
@@ -78,6 +78,7 @@ class Predictions:
         addresses: RequestAddresses,
         models: ReplicateModels,
         webhooks: PredictionWebhooks,
+        streams: StreamLinks,
     ) -> None:
         self._container = container
         self._webhooks = webhooks
@@ -85,7 +86,7 @@ class Predictions:
         self._models = models
         self._tasks = FacadeTasks(container)
         self._reader = container.predictions
-        self._streams = StreamLinks(container.token_sealer, time.time)
+        self.streams = streams
 
     async def create(self, request: ApiRequest, endpoint: str, path: str = "") -> Response[bytes]:
         """Create a prediction of a model (`owner/name`), else of the version in the body."""
@@ -204,13 +205,8 @@ class Predictions:
         """Return the stream of a prediction, or a 204 if the client has all of it: it stops to reconnect then."""
         ref = parse_task_id(prediction_id)
         user = request.user
-        if request.auth is None:
-            await self._own(request, prediction_id)
-            take_place(request, self._container.open_streams)
-        else:
-            user = self._streams.opened(str(request.auth), prediction_id)
-            until_the_end(request, self._container.open_streams.open(user.subject))
-            cast(dict[str, Any], request.scope)[MAY_TAKE_LONG] = True
+        await self._own(request, prediction_id)
+        take_place(request, self._container.open_streams)
         resumed = prediction_stream.resumed_at(_text(headers_of(request.scope).get(b"last-event-id")))
         async with self._container.starts.turn(user.subject):
             start = await self._container.feeds.start(resumed.place)
@@ -236,7 +232,7 @@ class Predictions:
         base, now = self._addresses.base(request), utc_now()
         snapshot = await self._reader.snapshot(ref)
         detail = self._container.reports.with_waiting(snapshot.detail)
-        stream = self._streams.url(base, ref.id, request.user)
+        stream = self.streams.url(base, ref.id, request.user)
         return await self._reader.prediction(
             snapshot._replace(detail=detail), base, now, stream=stream, in_list=in_list
         )
@@ -245,35 +241,46 @@ class Predictions:
 def prediction_routes(predictions: Predictions) -> list[Any]:
     """Return the routes, without the prefix."""
 
-    @post("/predictions", opt=requires(*SUBMITTERS), status_code=201)
+    def opened(token: str, scope: Any) -> Identity:
+        return predictions.streams.opened(token, str(scope["path_params"]["prediction_id"]))
+
+    @post("/predictions", opt=requires(*SUBMITTERS) | narrows(SUBMIT), status_code=201)
     async def create_prediction(request: ApiRequest) -> Response[bytes]:
         return await predictions.create(request, "predictions")
 
-    @post("/models/{model_owner:str}/{model_name:str}/predictions", opt=requires(*SUBMITTERS), status_code=201)
+    @post(
+        "/models/{model_owner:str}/{model_name:str}/predictions",
+        opt=requires(*SUBMITTERS) | narrows(SUBMIT),
+        status_code=201,
+    )
     async def create_of_model(
         request: ApiRequest, model_owner: FromPath[str], model_name: FromPath[str]
     ) -> Response[bytes]:
         return await predictions.create(request, "models", f"{model_owner}/{model_name}")
 
-    @post("/deployments/{model_owner:str}/{model_name:str}/predictions", opt=requires(*SUBMITTERS), status_code=201)
+    @post(
+        "/deployments/{model_owner:str}/{model_name:str}/predictions",
+        opt=requires(*SUBMITTERS) | narrows(SUBMIT),
+        status_code=201,
+    )
     async def create_of_deployment(
         request: ApiRequest, model_owner: FromPath[str], model_name: FromPath[str]
     ) -> Response[bytes]:
         return await predictions.create(request, "deployments", f"{model_owner}/{model_name}")
 
-    @get("/predictions")
+    @get("/predictions", opt=narrows(LIST))
     async def list_predictions(request: ApiRequest) -> Response[bytes]:
         return await predictions.page(request)
 
-    @get("/predictions/{prediction_id:str}")
+    @get("/predictions/{prediction_id:str}", opt=narrows(MODEL))
     async def get_prediction(request: ApiRequest, prediction_id: FromPath[str]) -> Response[bytes]:
         return await predictions.read(request, prediction_id)
 
-    @post("/predictions/{prediction_id:str}/cancel", opt=requires(*SUBMITTERS), status_code=200)
+    @post("/predictions/{prediction_id:str}/cancel", opt=requires(*SUBMITTERS) | narrows(MODEL), status_code=200)
     async def cancel_prediction(request: ApiRequest, prediction_id: FromPath[str]) -> Response[bytes]:
         return await predictions.cancel(request, prediction_id)
 
-    @get("/predictions/{prediction_id:str}/stream", opt={TAKES: LINK_TOKENS})
+    @get("/predictions/{prediction_id:str}/stream", opt={TAKES: TakesStreamTokens(links=opened), **narrows(MODEL)})
     async def stream_prediction(request: ApiRequest, prediction_id: FromPath[str]) -> Stream | Response[bytes]:
         return await predictions.stream(request, prediction_id)
 

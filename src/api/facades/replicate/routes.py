@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from litestar import Router
 from litestar.middleware import DefineMiddleware
 
@@ -16,6 +18,7 @@ from .errors import on_replicate_error
 from .files import replicate_file_routes
 from .models import ReplicateModels
 from .predictions import Predictions, prediction_routes
+from .stream_links import StreamLinks
 from .webhooks import PredictionWebhooks, webhook_secret_routes
 
 
@@ -23,10 +26,11 @@ def replicate_router(container: Container, authenticator: Authenticator, tokens:
     """Return the routes of Replicate's API."""
     addresses, models = RequestAddresses(container.settings), ReplicateModels(container)
     webhooks = PredictionWebhooks(container)
+    streams = StreamLinks(container.token_sealer, time.time, authenticator.api_keys)
     return Router(
         path=BASE,
         route_handlers=[
-            *prediction_routes(Predictions(container, addresses, models, webhooks)),
+            *prediction_routes(Predictions(container, addresses, models, webhooks, streams)),
             *webhook_secret_routes(webhooks),
             *catalog_routes(models, addresses),
             *replicate_file_routes(container, addresses),

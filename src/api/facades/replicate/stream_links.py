@@ -10,9 +10,11 @@ import math
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ....facades.prediction import PREFIX
 from ....vault.sealing import DoesNotOpen, Sealer, SealingError
+from ...auth.api_keys import ApiKeys
 from ...auth.authenticator import Identity, Unauthenticated
 from ...auth.keys import Clock
 
@@ -35,7 +37,9 @@ class _StreamLink(Struct, array_like=True, frozen=True):
 class StreamLinks:
     """Makes the addresses of streams, and opens the tokens in them."""
 
-    def __init__(self, sealer: Sealer, now: Clock) -> None:
+    def __init__(self, sealer: Sealer, now: Clock, api_keys: ApiKeys | None = None) -> None:
+        """`now`: seconds since the epoch. `api_keys`: for tokens that were made with one, which end with it."""
+        self._api_keys = api_keys
         self._sealer = sealer
         self._now = now
 
@@ -50,7 +54,7 @@ class StreamLinks:
         return f"{address}?token={self._sealer.seal(content.decode(), PURPOSE).decode()}"
 
     def opened(self, token: str, task_id: str) -> Identity:
-        """Return the caller that a token was made for. Raises Unauthenticated."""
+        """Return the caller that a token was made for. Raises Unauthenticated, and KeysUnavailable as for API keys."""
         try:
             if len(token) > LONGEST or not token.isascii():
                 raise DoesNotOpen(PURPOSE)
@@ -62,4 +66,9 @@ class StreamLinks:
         if content.until <= self._now():
             raise Unauthenticated("the stream's URL has expired: read the prediction again for a new one")
         ends = math.inf if content.ends is None else content.ends
-        return Identity(content.subject, frozenset(), ends, key_id=content.key_id)
+        if not content.key_id:
+            return Identity(content.subject, frozenset(), ends)
+        if self._api_keys is None:
+            raise Unauthenticated("API keys are not accepted here")
+        with_key = self._api_keys.identity(content.key_id)
+        return replace(with_key, roles=frozenset(), expires_at=min(with_key.expires_at, ends))
