@@ -8,6 +8,7 @@
     latency   of single tasks on an idle service, beside the disk's own
     idle      what `taskstream up` takes to start and to do nothing
     up        throughput of `taskstream up`, as one process and as several, in turn
+    facades   Replicate's and OpenAI's APIs beside `POST /api/task`, in turn
     pull      pulled tasks beside pushed ones, in turn
     floor     what the same steps cost with bare libraries
     push      many subscribers on one API
@@ -36,6 +37,7 @@ from . import (
     batch,
     cells,
     dialects,
+    facades,
     fleet,
     floor,
     holds,
@@ -58,6 +60,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "rates": rates.measure,
     "batch": batch.measure,
     "dialects": dialects.measure,
+    "facades": facades.measure,
     "holds": holds.measure,
     "waiting": waiting.measure,
     "latency": latency.measure,

@@ -111,8 +111,10 @@ class Bench:
         data = b"" if body is None else msgspec.json.encode(body)
         async with self._session.request(method, f"{self.url}{path}", data=data, headers=headers) as response:
             answer = await response.read()
-            if response.status != 200:
+            if response.status not in (200, 201):
                 raise RuntimeError(f"{method} {path}: {response.status}: {answer[:500].decode()}")
+        if response.content_type == "text/event-stream":
+            return {"stream": answer.decode()}
         found: dict[str, Any] = msgspec.json.decode(answer)
         return found
 
@@ -157,14 +159,18 @@ class Bench:
         return time.perf_counter() - started
 
     async def rate(self, count: int, connections: int = CONNECTIONS, types: Sequence[str] = ("",)) -> dict[str, float]:
-        """Submit tasks of these types over many connections and wait until all have ended.
+        """Submit tasks of these types over many connections and wait until all have ended: see `rate_of`."""
+        return await self.rate_of(count, lambda: self.submit_many(count, connections, types))
+
+    async def rate_of(self, count: int, submit: Callable[[], Awaitable[float]]) -> dict[str, float]:
+        """Submit tasks, so many, and wait until all have ended. `submit` returns the seconds that it took.
 
         The time is until then; the CPU counts until the projection reflects them all, too.
         """
         done_before = await self.succeeded()
         cpu_before = self.cpu_seconds()
         started = time.perf_counter()
-        submit_seconds = await self.submit_many(count, connections, types)
+        submit_seconds = await submit()
         await self.all_succeeded(done_before + count)
         seconds = time.perf_counter() - started
         await self.projected()

@@ -43,10 +43,16 @@ def _prediction(_: Any = None) -> dict[str, Any]:
     return {"id": "p", "status": "succeeded", "output": {"ok": True}, "logs": "", "metrics": {}}
 
 
+def _completion() -> dict[str, Any]:
+    answer = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}
+    return {"id": "c", "object": "chat.completion", "model": "m", "choices": [answer]}
+
+
 def _choice(delta: Any, reason: str | None = None) -> dict[str, Any]:
     return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
 
 
+CHAT = "/v1/chat/completions"
 OUTPUTS = [{"name": "o", "shape": [1], "datatype": "BOOL", "data": [True]}]
 DIALECTS: dict[str, Callable[[Any], Any]] = {
     "/bare": lambda body: {"ok": True, "sent": body["sent"]},
@@ -58,7 +64,7 @@ DIALECTS: dict[str, Callable[[Any], Any]] = {
 """By path: the answer to a body; of Cog, to the path without the id of the prediction."""
 STREAMS: dict[str, list[bytes]] = {
     "/predict/stream": [b'{"output":"ok"}\n', b'{"data":{"ok":true},"status":"FINISHED"}\n'],
-    "/v1/chat/completions": [
+    CHAT: [
         _event(_choice({"role": "assistant", "content": "ok"})),
         _event(_choice({}, "stop")) + b"data: [DONE]\n\n",
     ],
@@ -67,7 +73,7 @@ STREAMS: dict[str, list[bytes]] = {
         _event(_prediction(), "completed"),
     ],
 }
-"""By path, likewise: the pieces of a stream."""
+"""By path, likewise: the pieces of a stream; of CHAT, to a body that asks for one."""
 OF_COG = {
     "/whole/openapi.json": encode({"paths": {"/predictions": {"post": {}}}}),
     "/streamed/openapi.json": encode({"paths": {"/predictions": {"post": {"x-cog-streaming": True}}}}),
@@ -81,11 +87,15 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     global calls, checks  # noqa: PLW0603 - one process, one count
     path, media_type, pieces = scope["path"], b"application/json", [OK]
     of_dialect = path.rpartition("/")[0] if "/predictions/" in path else path
-    if of_dialect in STREAMS:
-        await _body(receive)
+    is_stream = of_dialect in STREAMS
+    if is_stream:
+        body = await _body(receive)
         calls += 1
-        media_type = b"application/x-ndjson" if of_dialect.startswith("/predict/") else b"text/event-stream"
-        pieces = STREAMS[of_dialect]
+        if path == CHAT and not decode(body).get("stream"):
+            is_stream, pieces = False, [encode(_completion())]
+        else:
+            media_type = b"application/x-ndjson" if of_dialect.startswith("/predict/") else b"text/event-stream"
+            pieces = STREAMS[of_dialect]
     elif of_dialect in DIALECTS:
         calls += 1
         pieces = [encode(DIALECTS[of_dialect](decode(await _body(receive))))]
@@ -105,7 +115,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     else:
         checks += path == "/health"
     headers = [(b"content-type", media_type)]
-    if of_dialect not in STREAMS:
+    if not is_stream:
         headers.append((b"content-length", str(len(pieces[0])).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for place, piece in enumerate(pieces):

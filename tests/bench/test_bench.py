@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import dialects, holds, peers, pull, waiting
+from bench import dialects, facades, holds, peers, pull, waiting
 from bench.__main__ import BY_DEFAULT, SECTIONS, parser
 from bench.report import document, medians, section, table
 from taskstream.backends.dialects import DIALECTS
@@ -67,6 +67,15 @@ async def test_pulled_tasks_are_measured_beside_pushed_ones() -> None:
         assert figures[f"tasks_per_second_{name}"] > 0
         assert figures[f"cpu_ms_per_task_{name}"] > 0
     assert figures["pulled_to_pushed_cpu"] == figures["cpu_ms_per_task_pulled"] / figures["cpu_ms_per_task_pushed"]
+
+
+async def test_apis_of_other_services_are_measured_beside_ours() -> None:
+    [figures] = await facades.measure(parser().parse_args(["--runs", "1", "--tasks", "40", "--connections", "4"]))
+
+    for name, other in facades.COMPARED.items():
+        assert figures[f"tasks_per_second_{name}"] > 0
+        ratio = figures[f"cpu_ms_per_task_{name}"] / figures[f"cpu_ms_per_task_{other}"]
+        assert figures[f"{name}_to_{other}_cpu"] == ratio
 
 
 async def test_a_single_tasks_wait_is_measured_beside_many(monkeypatch: pytest.MonkeyPatch) -> None:
