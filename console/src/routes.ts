@@ -54,6 +54,7 @@ export const ROUTES: Route[] = [
   { path: "/schedules/{id}", name: "Schedule", load: () => import("./pages/schedule.tsx") },
   { path: "/webhooks", name: "Webhooks", icon: "webhook", key: "w", load: () => import("./pages/webhooks.tsx") },
   { path: "/webhooks/{id}", name: "Webhook", load: () => import("./pages/webhook.tsx") },
+  { path: "/keys", name: "API keys", icon: "key", key: "k", load: () => import("./pages/keys.tsx") },
   { path: "/log", name: "Log", icon: "scroll-text", key: "e", load: () => import("./pages/log.tsx") },
   {
     path: "/operations",

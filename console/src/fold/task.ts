@@ -4,6 +4,8 @@
 export interface By {
   kind: string;
   id: string;
+  /** Id of the API key that was used. */
+  key?: string;
 }
 
 /** An event as the API shows it. The fields of `event` are those of src/events/task.py. */

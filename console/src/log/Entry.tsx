@@ -51,6 +51,12 @@ export function Entry({ entry, onClose }: { entry: LogEntry; onClose: () => void
         </Fact>
         <Fact name="by">
           {entry.by.kind} {entry.by.id}
+          {entry.by.key && (
+            <>
+              {" "}
+              with the key <code>{entry.by.key}</code>
+            </>
+          )}
         </Fact>
         {entry.cause && (
           <Fact name="cause">

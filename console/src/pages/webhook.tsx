@@ -16,8 +16,8 @@ import type { PageProps } from "../routes.ts";
 import { isAdmin, maySubmit, me } from "../session.ts";
 import { count, plural } from "../text/format.ts";
 import { Delivery, DeliveryMark, type DeliverySummary } from "../webhooks/Delivery.tsx";
-import { SecretDialog } from "../webhooks/SecretDialog.tsx";
 import { WebhookForm } from "../webhooks/WebhookForm.tsx";
+import { WebhookSecretDialog } from "../webhooks/WebhookSecretDialog.tsx";
 import { eventsInWords, receiverText, WebhookMark } from "./webhooks.tsx";
 
 type Webhook = Schema<"WebhookSummary">;
@@ -240,7 +240,7 @@ export default function WebhookPage({ params, query }: PageProps) {
           <p>For a day deliveries are signed with both secrets, so the receiver can change over.</p>
         </ConfirmDialog>
       )}
-      {made && <SecretDialog made={made} onClose={() => setMade(null)} />}
+      {made && <WebhookSecretDialog made={made} onClose={() => setMade(null)} />}
       {asked === "delete" && (
         <ConfirmDialog
           title={`Delete the webhook for ${webhook.url}`}

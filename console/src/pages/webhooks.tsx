@@ -12,8 +12,8 @@ import { href, navigate, setQuery } from "../router.ts";
 import type { PageProps } from "../routes.ts";
 import { maySubmit, readsAll } from "../session.ts";
 import { count, plural } from "../text/format.ts";
-import { SecretDialog } from "../webhooks/SecretDialog.tsx";
 import { WebhookForm } from "../webhooks/WebhookForm.tsx";
+import { WebhookSecretDialog } from "../webhooks/WebhookSecretDialog.tsx";
 
 type Summary = Schema<"WebhookSummary">;
 const POLL_MS = 10_000;
@@ -119,7 +119,7 @@ export default function Webhooks({ query }: PageProps) {
       )}
       {isNew && <WebhookForm onClose={() => setNew(false)} onMade={setMade} />}
       {made && (
-        <SecretDialog
+        <WebhookSecretDialog
           made={made}
           onClose={() => {
             setMade(null);

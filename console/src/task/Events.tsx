@@ -122,6 +122,7 @@ function EventRow({
         </span>
         <span class="event-by muted">
           {event.by.kind} <Safe text={event.by.id} />
+          {event.by.key && " with a key"}
         </span>
       </button>
       {isOpen && (
