@@ -9,6 +9,7 @@ import pytest
 
 from taskstream import settings
 from taskstream.events.kinds import TASK_EVENTS
+from taskstream_client.client import TOKENS
 from testkit.metric_table import documented_metrics, exported_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ def test_the_metrics_are_those_of_the_operations_table_with_their_types_and_labe
 def test_no_document_names_a_setting_that_does_not_exist(document: Path) -> None:
     named = set(re.findall(r"TASKSTREAM_[A-Z_]+[A-Z]", document.read_text()))
     of_commands = {settings.variable(name) for name in settings.OperatorSettings.__struct_fields__}
-    assert named <= settings.variables() | of_commands
+    assert named <= settings.variables() | of_commands | set(TOKENS)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

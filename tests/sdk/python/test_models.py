@@ -32,6 +32,8 @@ PAIRS = [
     (models.StoredFile, "FileSummary"),
     (models.FileLink, "FileLink"),
     (models.Count, "TaskCounts"),
+    (models.ApiKey, "KeySummary"),
+    (models.NewApiKey, "NewKey"),
 ]
 
 

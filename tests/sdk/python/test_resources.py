@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from taskstream_client import AsyncClient, BadSignature, Ended, NewTask, NotFound, Refused, TaskstreamError, verify
+from taskstream_client import (
+    AsyncClient,
+    BadSignature,
+    Ended,
+    NewTask,
+    NotFound,
+    Refused,
+    TaskstreamError,
+    Unauthorized,
+    verify,
+)
 from testkit.backend import BackendServer
 from testkit.receiver import HookReceiver, Message
 from testkit.service import Service, running_service, token
@@ -195,6 +205,22 @@ async def test_files_are_uploaded_read_linked_and_deleted(
         await alice.files.read(file.id)
     with pytest.raises(Refused, match="sha256"):
         await alice.files.upload(b"x", sha256="0" * 64)
+
+
+async def test_an_api_key_is_made_used_listed_and_revoked(service: Service, alice: AsyncClient) -> None:
+    made = await alice.keys.create("nightly job", types=["shout"])
+
+    async with AsyncClient(service.url, made.key) as limited:
+        assert (await limited.submit("shout", {}, delay=3600)).owner == "alice"
+        with pytest.raises(TaskstreamError):
+            await limited.submit("other", {}, delay=3600)
+        assert [each.name async for each in alice.keys.list()] == ["nightly job"]
+        assert (await alice.keys.get(made.details.id)).types == ["shout"]
+        await alice.keys.revoke(made.details.id, reason="done")
+        with pytest.raises(Unauthorized):
+            await limited.submit("shout", {}, delay=3600)
+    assert made.key not in repr(made)
+    assert (await alice.keys.get(made.details.id)).status == "revoked"
 
 
 async def test_any_other_request_has_the_same_errors(alice: AsyncClient) -> None:
