@@ -26,7 +26,7 @@ MARK = "the-mark-of-alice"
 SERVER = "gpu-1"
 """The server that runs the tasks."""
 PROJECT = "novel"
-TYPES = ("chapter", "default")
+TYPES = ("chapter", "default", PROJECT)
 """Types of all tasks that are made here."""
 ATTEMPT_TOKEN = "0123456789abcdefghijkl"
 """The token of the running task's attempt; of all tasks that are made here."""

@@ -267,3 +267,36 @@ async def test_a_server_that_does_not_stream_is_one_chunk(service: Service, vllm
     assert chunk.fields["choices"][0]["delta"]["content"] == WORDS
     assert chunk.fields["object"] == "chat.completion.chunk"
     assert done.data == b"[DONE]"
+
+
+async def test_a_type_is_offered_under_its_model(service: Service, vllm: VllmServer) -> None:
+    await register(service, vllm)
+    await service.admin.done("PUT", "/api/types/chat", {"model": "llama"})
+    await service.admin.done("PUT", "/api/types/other", {"model": "acme/other"})
+
+    answer = await service.alice.post(CHAT, chat())
+    listed = await service.alice.done("GET", "/openai/v1/models")
+    named = await service.alice.done("GET", "/openai/v1/models/acme/other")
+
+    assert answer.status == 200
+    assert [each["id"] for each in listed["data"]] == ["acme/other", "llama"]
+    assert named["id"] == "acme/other"
+    assert (await service.alice.get("/openai/v1/models/other")).status == 404
+
+
+async def test_a_key_for_some_types_reaches_no_model_of_others(service: Service, vllm: VllmServer) -> None:
+    await register(service, vllm)
+    await service.admin.done("PUT", "/api/types/resize", {})
+    response = await service.alice.done("POST", "/openai/v1/responses", {"model": "llama", "input": "a"})
+    keys = [
+        (await service.alice.done("POST", "/api/keys", {"name": kind, "roles": ["user"], "types": [kind]}))["key"]
+        for kind in ("chat", "resize")
+    ]
+    chatting, resizing = (service.bearing(key) for key in keys)
+
+    assert (await chatting.post(CHAT, chat())).status == 200
+    assert (await chatting.get(f"/openai/v1/responses/{response['id']}")).status == 200
+    refused = await resizing.post(CHAT, chat())
+    assert (refused.status, refused["error"]["code"]) == (404, "model_not_found")
+    assert (await resizing.get(f"/openai/v1/responses/{response['id']}")).status == 404
+    assert [each["id"] for each in (await resizing.done("GET", "/openai/v1/models"))["data"]] == ["resize"]

@@ -98,7 +98,7 @@ class Calls:
 
         Raises TooManyStreams, StreamsExhausted, and as SubmissionService.submit does.
         """
-        found = await self._models.find(body.model)
+        found = await self._models.find(body.model, request.user)
         if is_held:
             take_place(request, self._container.open_streams)
         tier = body.fields.get("service_tier")

@@ -17,6 +17,7 @@ from ....events.stream_parts import StreamParts
 from ....events.task import FacadeRequest, TaskSucceeded
 from ....projections.task_reader import TaskDetail
 from ...auth.access import SUBMITTERS, ApiRequest
+from ...auth.narrowing import MODEL, narrows
 from ...routing import RouteHandler, Routes
 from ...sse import HEARTBEAT, STREAM_HEADERS, STREAM_TYPE, until_expiry
 from .calls import AttemptBegun, Calls, Endpoint, Step, read_call
@@ -35,7 +36,7 @@ CUT = "a part of the stream was lost, or is too large to be kept"
 
 def live_routes(container: Container) -> list[RouteHandler]:
     """Return the routes, without the prefix."""
-    routes = Routes("/", "OpenAI")
+    routes = Routes("/", "OpenAI", opt=narrows(MODEL))
     models = Models(container)
     calls = Calls(container, models)
     completions = Completions(container, calls)
@@ -44,14 +45,14 @@ def live_routes(container: Container) -> list[RouteHandler]:
     async def list_models(request: ApiRequest) -> OpenAIPage:
         """Return all models: OpenAI's API does not page this list."""
         check_query(request.query_params, ())
-        found = models.all()
+        found = models.all(request.user)
         return page(found, len(found))
 
     @routes.get("/models/{name:path}", "Read a model", "The model")
     async def get_model(request: ApiRequest, name: FromPath[str]) -> OfferedModel:
         """Return a model; its name may have slashes."""
         check_query(request.query_params, ())
-        return (await models.find(name.removeprefix("/"))).model
+        return (await models.find(name.removeprefix("/"), request.user)).model
 
     @routes.post("/chat/completions", "Complete a chat", "The server's answer", roles=SUBMITTERS)
     async def complete_chat(request: ApiRequest) -> Response[bytes] | Stream:

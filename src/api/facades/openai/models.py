@@ -13,6 +13,7 @@ from ....commands.task_type import DEFAULT_TYPE
 from ....container import Container
 from ....instants import whole_seconds
 from ....projections.fleet import Fleet
+from ...auth.identity import Identity
 from .errors import no_such_model
 
 OWNER = "taskstream"
@@ -44,18 +45,18 @@ class Models:
         self._sequence = -1
         self._known: Mapping[str, NamedModel] = {}
 
-    def all(self) -> list[OfferedModel]:
-        """Return the models, sorted by name."""
+    def all(self, user: Identity) -> list[OfferedModel]:
+        """Return the models that a caller reaches, sorted by name."""
         known = self._current()
-        return [known[name].model for name in sorted(known)]
+        return [known[name].model for name in sorted(known) if reaches(user, known[name].task_type)]
 
-    async def find(self, name: str) -> NamedModel:
-        """Return what a name leads to. Raises OpenAIError, a 404, for a model that nothing serves."""
+    async def find(self, name: str, user: Identity) -> NamedModel:
+        """Return what a name leads to. Raises OpenAIError, a 404, for a model that nothing serves, or out of reach."""
         found = self._current().get(name)
         if found is None:  # another process may just have defined it
             await self._fleet.catch_up(self._reading)
             found = self._current().get(name)
-        if found is None:
+        if found is None or not reaches(user, found.task_type):
             raise no_such_model(name)
         return found
 
@@ -63,6 +64,11 @@ class Models:
         if self._sequence != self._fleet.sequence:
             self._known, self._sequence = models_of(self._fleet), self._fleet.sequence
         return self._known
+
+
+def reaches(user: Identity, task_type: str) -> bool:
+    """Return True if a caller reaches the tasks of a type: an API key may reach some types only."""
+    return user.types is None or task_type in user.types
 
 
 def models_of(fleet: Fleet) -> dict[str, NamedModel]:

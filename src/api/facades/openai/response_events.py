@@ -60,6 +60,7 @@ class ResponseFacts(Struct, frozen=True, kw_only=True):
     """What is known of a response from its request."""
 
     ref: TaskRef
+    task_type: str
     created_at: int
     """Seconds since the epoch."""
     asked: Mapping[str, Any]
@@ -129,7 +130,13 @@ def facts_of(ref: TaskRef, recorded: Recorded[TaskEvent]) -> ResponseFacts | Non
     if (event.facade.name, event.facade.endpoint) != ("openai", "responses"):
         return None
     asked = msgspec.json.decode(event.payload)
-    return ResponseFacts(ref=ref, created_at=whole_seconds(recorded.at), asked=asked, metadata=event.facade.metadata)
+    return ResponseFacts(
+        ref=ref,
+        task_type=event.task_type,
+        created_at=whole_seconds(recorded.at),
+        asked=asked,
+        metadata=event.facade.metadata,
+    )
 
 
 class ResponseEvents:

@@ -27,6 +27,7 @@ from ....events.task import AttemptStarted, FacadeRequest, TaskEvent, TaskSuccee
 from ....instants import whole_seconds
 from ....projections.task_reader import TaskDetail
 from ...auth.access import SUBMITTERS, ApiRequest, origin, take_place
+from ...auth.narrowing import MODEL, narrows
 from ...routing import RouteHandler, Routes
 from ...sse import HEARTBEAT, STREAM_HEADERS, STREAM_TYPE, until_expiry
 from ...task_actions import give_command
@@ -34,6 +35,7 @@ from .calls import GONE, AttemptBegun, CallBody, Calls, Step, read_call
 from .ends import Ending, data_of, ending, error_of
 from .errors import OpenAIError, error_body, message_of, unsupported
 from .lists import OpenAIPage, asked_page, check_query, page
+from .models import reaches
 from .response_events import LostParts, NumberedEvent, ResponseEvents, ResponseFacts, facts_of
 from .response_items import Fields
 
@@ -53,7 +55,7 @@ _encode = msgspec.json.Encoder().encode
 
 def response_routes(container: Container, calls: Calls) -> list[RouteHandler]:
     """Return the routes, without the prefix."""
-    routes = Routes("/responses", "OpenAI")
+    routes = Routes("/responses", "OpenAI", opt=narrows(MODEL))
     responses = Responses(container, calls)
 
     @routes.post("/", "Create a response", "The response, or its events", roles=SUBMITTERS)
@@ -109,7 +111,13 @@ class Responses:
         )
         detail = await self._calls.submit(request, body, facade, is_held=is_stream or not is_background)
         created_at = whole_seconds(detail.view.created_at)
-        facts = ResponseFacts(ref=detail.ref, created_at=created_at, asked=body.fields, metadata=facade.metadata)
+        facts = ResponseFacts(
+            ref=detail.ref,
+            task_type=detail.view.task_type,
+            created_at=created_at,
+            asked=body.fields,
+            metadata=facade.metadata,
+        )
         if not is_background:
             return await self._held(request, detail, facts, is_stream=is_stream)
         if is_stream:
@@ -172,7 +180,7 @@ class Responses:
         with contextlib.suppress(NotFound):
             history = await self._container.tasks.history(ref) if ref else []
             facts = facts_of(ref, history[0].recorded) if ref and history else None
-            if facts is not None and facts.is_stored:
+            if facts is not None and facts.is_stored and reaches(request.user, facts.task_type):
                 return facts, history
         raise OpenAIError(404, f"Response with id '{response_id[:100]}' not found.", param="response_id")
 

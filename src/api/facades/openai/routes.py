@@ -12,6 +12,7 @@ from ...auth.access import Authentication
 from ...auth.authenticator import Authenticator
 from ...auth.stream_tokens import StreamTokens
 from ...bodies import json_response
+from ...direct_calls import DirectCall
 from .live import live_routes
 
 
@@ -20,6 +21,9 @@ def openai_router(container: Container, authenticator: Authenticator, tokens: St
     return Router(
         path="/openai/v1",
         route_handlers=[*live_routes(container)],
-        middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
+        middleware=[
+            DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens),
+            lambda app: DirectCall(app, container.results),  # a function: Litestar copies what it is given
+        ],
         response_class=json_response(container.results),
     )
