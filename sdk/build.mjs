@@ -1,7 +1,7 @@
 // Builds the packages: ES modules and CommonJS with types, in <package>/dist.
 //   node build.mjs            build
 //   node build.mjs --check    compare the sizes with the budget
-//   node build.mjs --page F   build the page of the tests in a browser, into a file
+//   node build.mjs --page F [ENTRY]   build a page of the tests in a browser into a file
 import { execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -70,10 +70,10 @@ async function sizes() {
 }
 
 /** The page of the tests, with React in its development mode: StrictMode does everything twice there. */
-async function page(target) {
+async function page(target, entry = "react/test/page.tsx") {
   await build({
     absWorkingDir: HERE,
-    entryPoints: ["react/test/page.tsx"],
+    entryPoints: [entry],
     bundle: true,
     outfile: target,
     format: "iife",
@@ -82,13 +82,14 @@ async function page(target) {
     jsxDev: true,
     define: { "process.env.NODE_ENV": '"development"' },
     tsconfig: "tsconfig.json",
+    nodePaths: [join(HERE, "node_modules")],
     logLevel: "warning",
   });
 }
 
 const at = process.argv.indexOf("--page");
 if (at > 0) {
-  await page(process.argv[at + 1]);
+  await page(...process.argv.slice(at + 1));
   process.exit(0);
 }
 if (process.argv.includes("--check")) process.exit((await sizes()) ? 1 : 0);

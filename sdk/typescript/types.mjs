@@ -15,6 +15,7 @@ const OPERATIONS = new Set([
   ...["registerServer", "listServers", "getServer", "changeServer", "removeServer", "setMaintenance", "drainServer"],
   ...["resumeServer", "listTypes", "getType", "putType", "deleteType"],
   ...["takeAttempts", "renewAttempt", "reportProgress", "finishAttempt", "reportFailure", "releaseAttempt"],
+  ...["uploadFile", "listFiles", "getFileInfo", "linkFile", "deleteFile"],
   ...["listQueued", "getQueued", "cancelQueued", "deleteQueued", "queueChapters", "queueOutline"],
 ]);
 

@@ -376,6 +376,96 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List files
+         * @description List your files, newest first, without those that were deleted. Admins and auditors see everybody's.
+         */
+        get: operations["listFiles"];
+        put?: never;
+        /**
+         * Upload a file
+         * @description Store a file: the body as it is, or the part `file` of a `multipart/form-data` body.
+         *
+         *     The bytes are stored as they arrive, up to `TASKSTREAM_MAX_FILE`. A payload refers to the file as
+         *     `{"$file": "<id>"}`; the server that runs the task gets a signed link in its place. A form may have the
+         *     parameters of the query as fields, and `metadata.<name>` for texts of your own.
+         */
+        post: operations["uploadFile"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/files/{file_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete a file
+         * @description Delete a file and its bytes. A 409 names the tasks that refer to it and have not ended.
+         */
+        delete: operations["deleteFile"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/files/{file_id}/info": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Describe a file
+         * @description Return what is known of a file: name, media type, size, SHA-256, and when it ends.
+         */
+        get: operations["getFileInfo"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/files/{file_id}/links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a signed link
+         * @description Make a URL under which anybody reads the file until it expires, without any header: for a player, a browser.
+         *
+         *     It stops working when the file is deleted. It cannot be revoked otherwise: keep it as short as you can.
+         */
+        post: operations["linkFile"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/projects/{name}/queue-chapters": {
         parameters: {
             query?: never;
@@ -1997,6 +2087,77 @@ export interface components {
              * @example $.payload.width
              */
             path: string | null;
+        };
+        /**
+         * FileLink
+         * @description A signed link: whoever has it may read the file, without any header.
+         */
+        FileLink: {
+            /** @example https://example.org/hooks/tasks */
+            url: string;
+            /** @example 2026-01-01T00:00:00.000Z */
+            expiresAt: string;
+        };
+        /**
+         * FileLinkBody
+         * @description How long a link is valid.
+         */
+        FileLinkBody: {
+            /** @description Seconds, at most a week. The link ends earlier if the file is deleted. Default: 3600. */
+            expiresIn?: number;
+        };
+        /**
+         * FileSummary
+         * @description A file.
+         */
+        FileSummary: {
+            /** @example 01KDW1Z6P00000000000000000~alice */
+            id: string;
+            /**
+             * @description Empty: it has none.
+             * @example resize
+             */
+            name: string;
+            mediaType: string;
+            bytes: number;
+            /** @description Of its bytes, hex. */
+            sha256: string;
+            /** @description Empty: not said. */
+            purpose: string;
+            metadata: {
+                [key: string]: string;
+            };
+            /**
+             * @description The `sub` of its owner.
+             * @example alice
+             */
+            owner: string;
+            /**
+             * @description The task whose attempt stored it; null: none.
+             * @example 01KDW1Z6P00000000000000000~alice
+             */
+            taskId: string | null;
+            /** @example 2026-01-01T00:00:00.000Z */
+            createdAt: string;
+            /**
+             * @description It is deleted after this instant. Null: the retention of files decides, and the tasks that refer to it.
+             * @example 2026-01-01T00:00:00.000Z
+             */
+            expiresAt: string | null;
+            /**
+             * @description Of its bytes; it needs a token of the API.
+             * @example https://example.org/hooks/tasks
+             */
+            url: string;
+        };
+        /**
+         * FilesPage
+         * @description Files, newest first.
+         */
+        FilesPage: {
+            /** @description Pass as `cursor` to get the next page; null after the last page. A page may be short and still have one. */
+            nextCursor: string | null;
+            files: components["schemas"]["FileSummary"][];
         };
         /**
          * FiredRuns
@@ -5117,6 +5278,158 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["BulkAnswer"];
+                };
+            };
+        };
+    };
+    listFiles: {
+        parameters: {
+            query?: {
+                /** @description One user; `*`: all. Admins and auditors only, who see all by default */
+                owner?: string;
+                /** @description What the file is for: up to 64 letters, digits, dashes and underscores */
+                purpose?: string;
+                /** @description Largest number of entries on a page */
+                limit?: number;
+                /** @description `nextCursor` of the previous page */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of files, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FilesPage"];
+                };
+            };
+        };
+    };
+    uploadFile: {
+        parameters: {
+            query?: {
+                /** @description The name of the file; default: as the request says */
+                name?: string;
+                /** @description The media type of the file, as in `image/png`; default: as the request says */
+                type?: string;
+                /** @description What the file is for: up to 64 letters, digits, dashes and underscores */
+                purpose?: string;
+                /** @description When the file is deleted: ISO 8601, or milliseconds. It is kept until then */
+                expiresAt?: string;
+                /** @description The same from now: seconds, or text as in `90s`, `5m`, `1.5h`, `2d` */
+                expiresIn?: string;
+                /** @description SHA-256 of the bytes, hex: others are refused, as with `Repr-Digest` */
+                sha256?: string;
+            };
+            header?: {
+                /** @description 1 to 255 printable characters. The same key and body always get the same answer */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+                "multipart/form-data": {
+                    /** Format: binary */
+                    file: string;
+                    name?: string;
+                    type?: string;
+                    purpose?: string;
+                    expiresAt?: string;
+                    expiresIn?: string;
+                    sha256?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description The file; it is on disk */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileSummary"];
+                };
+            };
+        };
+    };
+    deleteFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A file's id, from the answer to its upload */
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file is deleted */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DoneAnswer"];
+                };
+            };
+        };
+    };
+    getFileInfo: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A file's id, from the answer to its upload */
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file, without its bytes */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileSummary"];
+                };
+            };
+        };
+    };
+    linkFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A file's id, from the answer to its upload */
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["FileLinkBody"];
+            };
+        };
+        responses: {
+            /** @description The link */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileLink"];
                 };
             };
         };

@@ -1,5 +1,6 @@
 /** The client: submit, wait, follow, cancel, retry; and lists of tasks and batches. */
 import { TaskCancelledError, TaskFailedError, TaskstreamError, WaitTimeoutError } from "./errors.ts";
+import { Files } from "./files.ts";
 import { type FollowOptions, follow, followTask, type StreamTiming } from "./follow.ts";
 import { type ConnectionOptions, Http, newKey, type Query, segment } from "./http.ts";
 import { Live } from "./live.ts";
@@ -80,6 +81,7 @@ export class Taskstream {
   readonly webhooks: Webhooks;
   readonly servers: Servers;
   readonly types: Types;
+  readonly files: Files;
   readonly queue: Queue;
   private readonly timing: StreamTiming;
   private shared: Live | null = null;
@@ -93,6 +95,7 @@ export class Taskstream {
     this.webhooks = new Webhooks(this.http);
     this.servers = new Servers(this.http);
     this.types = new Types(this.http);
+    this.files = new Files(this.http);
     this.queue = new Queue(this.http);
   }
 

@@ -69,6 +69,7 @@ export async function* follow(http: Http, path: string, options: FollowOptions =
       timer = setTimeout(() => link.abort(error), ms);
     };
     let failure: unknown = null;
+    let hasItems = false;
     let renewal: ReturnType<typeof setTimeout> | undefined;
     try {
       patience(hasHeard ? silenceMs : firstWordMs, new StreamsBlockedError("the stream is held back on the way"));
@@ -90,7 +91,10 @@ export async function* follow(http: Http, path: string, options: FollowOptions =
           if (id) last = id;
           if (message.type === "expired") {
             if (http.tokens.canRenew) await http.tokens.renew();
-          } else if (message.type !== "reached") yield { id, message };
+          } else if (message.type !== "reached") {
+            hasItems = true;
+            yield { id, message };
+          }
         }
         throwIfAborted(signal);
       }
@@ -113,6 +117,11 @@ export async function* follow(http: Http, path: string, options: FollowOptions =
       throw new StreamsBlockedError("streams do not get through", { cause: failure });
     if (Date.now() - heardAt > giveUpMs)
       throw failure instanceof Error ? failure : new ConnectionError("the stream ends again and again");
+    // An end without a fault: of a task that has ended, or of a service that stops in good order.
+    if (failure === null && hasItems) {
+      await sleep(50 + 100 * Math.random(), signal);
+      continue;
+    }
     const asked = failure instanceof ApiError ? failure.retryAfterMs : null;
     await sleep(asked === null ? backoffMs(Math.min(failures - 1, 6)) : Math.min(asked, 60_000), signal);
   }

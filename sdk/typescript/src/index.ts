@@ -13,6 +13,7 @@ export {
   type WaitOptions,
 } from "./client.ts";
 export * from "./errors.ts";
+export { type FileContent, type FileLink, type FileSummary, Files, type UploadOptions } from "./files.ts";
 export { type FollowOptions, StreamsBlockedError, type StreamTiming } from "./follow.ts";
 export type { ConnectionOptions, Fetch, Query, RequestOptions } from "./http.ts";
 export { parse as parseJson, stringify as stringifyJson } from "./json.ts";

@@ -235,6 +235,49 @@ export function conformance(name: string, make: () => Promise<World>): void {
       assert.equal((task.request as { sent: unknown }).sent, 9007199254740995n);
     });
 
+    test("parts of a page follow a task and a list, from what was before to the end", async () => {
+      const grace = world.client(fresh("grace"));
+      const hold = fresh("hold");
+      const taskId = await grace.submit(world.type, { ...REPORTS, hold });
+      while ((await grace.tasks.get(taskId)).message !== `holding ${hold}`);
+      const task = grace.live.task(taskId);
+      const list = grace.live.tasks({ status: ["FINISHED"] });
+      const ended = new Promise<void>((resolve) => {
+        const look = () => task.get().isEnded && list.get().tasks.length && resolve();
+        task.subscribe(look);
+        list.subscribe(look);
+        task.subscribe(
+          () => task.get().output === "one two three" && list.get().isLoading === false && world.release(hold),
+        );
+        list.subscribe(
+          () => task.get().output === "one two three" && list.get().isLoading === false && world.release(hold),
+        );
+      });
+      await ended;
+      assert.deepEqual(task.get().result, { words: 3 });
+      assert.equal(task.get().output, "one two three");
+      assert.deepEqual(task.get().logs, ["a line"]);
+      assert.deepEqual(
+        list.get().tasks.map((each) => each.id),
+        [taskId],
+      );
+      grace.live.close();
+    });
+
+    test("a file is stored, read, listed and deleted", async () => {
+      const file = await alice.files.upload("hello, file", { name: "hello.txt", type: "text/plain" });
+      assert.equal(file.bytes, 11);
+      assert.equal((await alice.files.get(file.id)).name, "hello.txt");
+      assert.equal(new TextDecoder().decode(await alice.files.bytes(file.id)), "hello, file");
+      assert.deepEqual(
+        (await alice.files.list().toArray()).map((each) => each.id),
+        [file.id],
+      );
+      assert.match((await alice.files.link(file.id, 60)).url, /token=/);
+      await alice.files.delete(file.id);
+      await assert.rejects(alice.files.get(file.id), NotFoundError);
+    });
+
     test("a schedule is made, changed, paused, run and deleted", async () => {
       const made = await alice.schedules.create({
         cron: "0 3 * * *",

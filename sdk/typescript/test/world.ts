@@ -3,7 +3,8 @@ import { createHmac } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ClientOptions, Taskstream } from "../src/index.ts";
+import { type ClientOptions, parseJson, Taskstream } from "../src/index.ts";
+import { FakeTaskstream } from "../src/testing.ts";
 
 /** The payload of a task of the types of this world. */
 export interface Script {
@@ -117,4 +118,32 @@ async function answer(request: IncomingMessage, response: ServerResponse, gates:
 function closed(server: Server): Promise<void> {
   server.closeAllConnections();
   return new Promise((resolve) => server.close(() => resolve()));
+}
+
+/** The fake, with handlers that do what payloads say. */
+export function fakeWorld(): World {
+  const gates = new Gates();
+  const fake = new FakeTaskstream();
+  const type = "script";
+  fake.handle<Script | null>(type, async (script, { report }) => {
+    for (const each of script?.reports ?? []) {
+      report(each);
+      await sleep(1);
+    }
+    if (script?.hold !== undefined) {
+      report({ message: `holding ${script.hold}` });
+      await gates.passed(script.hold);
+    }
+    if (script?.error !== undefined) throw new Error(script.error);
+    return script?.raw === undefined ? (script?.data ?? null) : parseJson(script.raw, true);
+  });
+  return {
+    type,
+    client: (user, options) => fake.client(user, options),
+    token: (user, lifetimeSeconds, roles) => fake.token(user, { lifetimeSeconds, roles }),
+    url: fake.url,
+    fetch: fake.fetch,
+    release: (name) => gates.release(name),
+    close: async () => {},
+  };
 }

@@ -18,10 +18,14 @@ ESM = """
 import { Taskstream, verifyWebhook } from "@taskstream/client";
 if (typeof verifyWebhook !== "function") throw new Error("verifyWebhook");
 new Taskstream({ url: "http://127.0.0.1:1" });
+const { FakeTaskstream } = await import("@taskstream/client/testing");
+const fake = new FakeTaskstream().handle("double", (number) => 2 * number);
+if ((await fake.client().run("double", 21)) !== 42) throw new Error("the fake");
 """
 CJS = """
 const { Taskstream, TaskFailedError } = require("@taskstream/client");
 if (!(new TaskFailedError({ error: "x" }) instanceof Error)) throw new Error("errors");
+require("@taskstream/client/testing").FakeTaskstream;
 new Taskstream({ url: "http://127.0.0.1:1" });
 """
 REACT = """

@@ -22,6 +22,16 @@ from testkit.waiting import wait_until
 from .conftest import SDK, passes
 
 expect.set_options(timeout=30_000)
+README = (SDK / "react/README.md").read_text()
+EXAMPLES = re.findall(r"^## .*?\n\n```tsx\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+MOUNT = """
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+IMPORTS
+const apps = [NAMES];
+const App = apps[new URLSearchParams(location.search).get("example")];
+createRoot(document.getElementById("root")).render(<StrictMode><main><App /></main></StrictMode>);
+"""
 HTML = '<!doctype html><meta charset="utf-8"><title>Test</title><div id="root"></div><script src="page.js"></script>'
 FOLLOW = """async () => {
   const taskId = await window.client.submit("long", {});
@@ -100,8 +110,10 @@ class World:
         self.client = self._service.client(user)
         self.backend.calls.clear()
 
-    async def opened(self, *, blocked: bool = False, first_token_seconds: int = 3600) -> Shown:
-        """Open the page. `blocked`: streams do not get through to it."""
+    async def opened(
+        self, query: str = "", script: Path | None = None, *, blocked: bool = False, first_token_seconds: int = 3600
+    ) -> Shown:
+        """Open the page, or one with another script. `blocked`: streams do not get through to it."""
         context = await self._browser.new_context()
         self._contexts.append(context)
         page = await context.new_page()
@@ -115,13 +127,14 @@ class World:
 
         async def files(route: Route) -> None:
             is_script = route.request.url.endswith(".js")
-            body = self._script.read_text() if is_script else HTML
+            body = (script or self._script).read_text() if is_script else HTML
             await route.fulfill(body=body, content_type="text/javascript" if is_script else "text/html")
 
         await page.route("**/of-the-tests/*", files)
         if blocked:
             await page.route("**/api/live?*", lambda route: route.abort())
-        await page.goto(f"{self.up.url}/of-the-tests/page.html")
+        await page.route("**/token", lambda route: route.fulfill(body=token(self.user)))
+        await page.goto(f"{self.up.url}/of-the-tests/page.html{query}")
         await expect(page.locator("main")).to_be_attached()
         return shown
 
@@ -146,7 +159,7 @@ async def shared(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> 
     try:
         up = await processes.up()
         async with clients_of(up.url) as service, BackendServer(accept) as backend:
-            more = {"types": ["long", "chapter"], "maxConcurrent": 40, "callback": True, "async": True}
+            more = {"types": ["long", "chapter", "resize"], "maxConcurrent": 40, "callback": True, "async": True}
             await service.admin.register(backend, "one", **more)
             yield World(up, service, backend, browser, script)
     finally:
@@ -332,3 +345,36 @@ async def test_the_client_itself_runs_and_streams_in_a_browser(world: World) -> 
     await world.backend.report(world.backend.calls[0], "FINISHED", data={"a": 1})
 
     assert await running == ["TaskSucceeded", {"a": 1}]
+
+
+async def test_the_examples_of_the_readme_run_in_a_browser(world: World, tmp_path: Path) -> None:
+    names = [f"App{number}" for number in range(len(EXAMPLES))]
+    for name, text in zip(names, EXAMPLES, strict=True):
+        (tmp_path / f"{name}.tsx").write_text(text)
+    imports = "".join(f'import {{ App as {name} }} from "./{name}.tsx";\n' for name in names)
+    (tmp_path / "examples.tsx").write_text(MOUNT.replace("IMPORTS", imports).replace("NAMES", ", ".join(names)))
+    script = tmp_path / "examples.js"
+    await passes(tmp_path, str(SDK / "build.mjs"), "--page", str(script), str(tmp_path / "examples.tsx"))
+    assert len(EXAMPLES) == 5
+
+    submits = await world.opened("?example=0", script)
+    await submits.page.get_by_role("button", name="Resize").click()
+    await wait_until(lambda: world.backend.calls, "the call")
+    listing = await world.opened("?example=2", script)
+    await expect(listing.page.locator("li")).to_contain_text("resize PROCESSING")
+    answer = await world.opened(f"?example=1&task={world.backend.calls[0]['task_id']}", script)
+    await world.backend.report(world.backend.calls[0], "PROCESSING", output="so far")
+    await expect(answer.page.locator("pre")).to_have_text("so far")
+    await world.backend.report(world.backend.calls[0], "FINISHED", data={"width": 320})
+    await expect(submits.page.locator("output")).to_have_text('{"width":320}')
+    await expect(answer.page.locator("article")).to_have_attribute("aria-busy", "false")
+    await expect(listing.page.locator("li")).to_have_count(0)
+
+    queue = await world.opened("?example=3", script)
+    await world.client.done("POST", "/api/projects/novel/queue-chapters", {}, headers=AI)
+    await expect(queue.page.locator("section p")).to_contain_text("novel: processing")
+    double = await world.opened("?example=4", script)
+    await double.page.get_by_role("button").click()
+    await expect(double.page.get_by_role("button")).to_have_text("42")
+    for page in (submits, listing, answer, queue, double):
+        assert page.faults == []
