@@ -26,6 +26,7 @@ from .errors import StoreError
 from .events.ids import BatchRef, TaskRef
 from .events.limits import Limits
 from .facades.predictions import PredictionReader
+from .files.results import ResultFiles
 from .files.service import FileService
 from .index.indexer import Indexer
 from .index.lists import SERVICE, ListedTasks, TaskLists
@@ -179,7 +180,13 @@ class Container:
             self.submissions,
             FileLinks(settings.callback_base, self.token_sealer),
         )
-        self.reports = AttemptReports(self.commands, self.results, appending, utc_now)
+        self.reports = AttemptReports(
+            self.commands,
+            self.results,
+            appending,
+            utc_now,
+            ResultFiles(self.commands, self.submissions.file_holds),
+        )
         self.attempt_ids = AttemptIds(self.token_sealer)
         self.pulled_attempts = PulledAttempts(
             self.commands,

@@ -35,6 +35,7 @@ from .problems import on_error
 from .query import KnownParameters
 from .replicate_paths import ROOT as REPLICATE_ROOT
 from .routes.alarms import alarm_routes
+from .routes.attempt_files import attempt_file_routes
 from .routes.attempts import attempt_routes
 from .routes.batches import batch_routes
 from .routes.bulk import bulk_routes
@@ -88,6 +89,7 @@ def api_routes(
         *dead_letter_routes(container),
         *operation_routes(container),
         *file_routes(container),
+        *attempt_file_routes(container),
         *statistics_routes(container),
         *alarm_routes(desk),
         *log_routes(log_pages),

@@ -47,13 +47,13 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
     else:
         ref, history, started = await find_attempt(container, request.auth, task_id)
     known = container.commands.tasks.fold(history)
-    check_reporter(_reporter(container, request.user, "", started)[0], known.state)
+    check_reporter(reporter_of(container, request.user, "", started)[0], known.state)
     most_bytes, too_large = _body_limit(settings, request.user, started)
     body = without_keys(await read_body(request, most_bytes, too_large), await keys_of(container, ref, history))
     update = parse_update(body, task_id, settings.max_json_depth)
     if not update.is_final and len(body) > settings.max_body:
         raise HTTPException(status_code=413, detail=f"a progress report may have {settings.max_body} bytes at most")
-    reporter, by = _reporter(container, request.user, update.server_id, started)
+    reporter, by = reporter_of(container, request.user, update.server_id, started)
     cause = request_id(request.scope)
     if update.is_final:
         ending, digest = update.ending(update.result(task_id)), update.digest
@@ -127,7 +127,7 @@ def attempt_reporter(started: AttemptStarted) -> tuple[Reporter, Actor]:
     return reporter, Actor("server", started.server_id)
 
 
-def _reporter(
+def reporter_of(
     container: Container, identity: Identity, server_id: str, started: AttemptStarted | None
 ) -> tuple[Reporter, Actor]:
     """Return the reporter that the caller is, and the actor of its events."""

@@ -64,7 +64,22 @@ def place_of(content: Any, file_id: str, path: str) -> str:
 
 def replaced(text: bytes, url_of: Callable[[str], str]) -> bytes:
     """Return a payload with a string in the place of each reference: what `url_of` returns for the id of the file."""
-    return _REFERENCE.sub(lambda found: msgspec.json.encode(url_of(found[1].decode())), text)
+    return rewritten(text, url_of)
+
+
+def rewritten(text: bytes, value_of: Callable[[str], Any]) -> bytes:
+    """Return JSON with a value in the place of each reference, by the id of the file; None: it stays."""
+
+    def value(found: re.Match[bytes]) -> bytes:
+        given = value_of(found[1].decode())
+        return found[0] if given is None else msgspec.json.encode(given)
+
+    return _REFERENCE.sub(value, text)
+
+
+def ids_in(text: bytes) -> list[str]:
+    """Return the ids of the files that JSON refers to, each once."""
+    return list(dict.fromkeys(found.decode() for found in _REFERENCE.findall(text)))
 
 
 def _places(content: Any, path: str) -> Iterator[tuple[Any, str]]:

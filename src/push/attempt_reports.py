@@ -40,6 +40,8 @@ from ..events.ids import TaskRef
 from ..events.stream_parts import joined
 from ..events.subjects import live_subject, task_root
 from ..events.task import MergedReport, ProgressReported, StoredResult, TaskEvent, object_names
+from ..files.references import SIGN
+from ..files.results import ResultFiles
 from ..projections.task_reader import TaskDetail, next_report
 from ..projections.task_view import after_report
 from ..streams.client.connection import Connection
@@ -114,10 +116,16 @@ class AttemptReports:
     """Records the reports that a process receives."""
 
     def __init__(
-        self, commands: Commands, results: Results, connection: Connection, now: Callable[[], datetime]
+        self,
+        commands: Commands,
+        results: Results,
+        connection: Connection,
+        now: Callable[[], datetime],
+        files: ResultFiles,
     ) -> None:
         self._commands = commands
         self._results = results
+        self._files = files
         self._connection = connection
         self._now = now
         self._tasks: dict[TaskRef, _Throttle] = {}
@@ -242,6 +250,8 @@ class AttemptReports:
         An end that is not allowed, or recorded already, stores nothing. Repeating is safe. Raises what the decider
         raises, and StoreUnavailable when NATS has been away for `patience_seconds`.
         """
+        if isinstance(ending, Completed) and SIGN in ending.result:
+            ending = await self._with_links(ref, ending, by, cause, patience_seconds)
         has_file = isinstance(ending, Completed) and (ending.file is not None or ending.files != ())
         result = self._results.inline(ending.result, has_file=has_file)
         if result is not None:
@@ -264,6 +274,21 @@ class AttemptReports:
             raise
         if not handled.appended:
             await self._discard(ref, result)
+
+    async def _with_links(
+        self, ref: TaskRef, ending: Completed, by: Actor, cause: str, patience_seconds: float
+    ) -> Completed:
+        """Return an end whose result has links to the files that it names. Raises StoreUnavailable."""
+        give_up_at = time.monotonic() + patience_seconds
+        while True:
+            try:
+                linked = await self._files.linked(ref, ending.result, by=by, cause=cause)
+                return replace(ending, result=linked.result, notes=(*ending.notes, *linked.notes))
+            except StoreUnavailable as error:
+                if time.monotonic() + OBJECT_PAUSE_SECONDS > give_up_at:
+                    raise
+                log.warning("result.delayed", task=ref.id, reason=str(error))
+                await asyncio.sleep(OBJECT_PAUSE_SECONDS)
 
     async def flush(self, ref: TaskRef, patience_seconds: float = PATIENCE_SECONDS) -> bool:
         """Append the progress that waits; return True if there was some.

@@ -68,6 +68,7 @@ QUEUE_SURFACE = re.compile(r"/api/queue/|/api/projects/|/api/tasks/\{task_id\}/c
 BY_SERVERS = {
     "GET /api/task/{task_id}",
     "PUT /api/task/{task_id}",
+    "POST /api/task/{task_id}/files",
     "GET /api/task/{task_id}/payload",
     "GET /api/task/{task_id}/result",
     "GET /api/task/{task_id}/result/file",

@@ -90,7 +90,7 @@ METADATA = "metadata."
 _BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 
 
-class _UploadOperation(Operation):
+class UploadOperation(Operation):
     """The bodies that `POST /api/files` takes, for the API document."""
 
     def __init__(self, **given: Any) -> None:
@@ -269,7 +269,7 @@ def _add_upload(routes: Routes, container: Container) -> None:
         "The file; it is on disk",
         roles=SUBMITTERS,
         fails={408, 409, 413, 415, 422, 429},
-        operation_class=_UploadOperation,
+        operation_class=UploadOperation,
     )
     async def upload_file(
         request: ApiRequest,

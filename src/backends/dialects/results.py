@@ -8,7 +8,7 @@ import msgspec
 
 from ...events.server import ServerRegistered
 from ...wire.json_text import Json
-from .contents import Content
+from .contents import Content, Parts
 from .dialect import BadAnswer, Call, Completed, File
 from .task_update import NAN_IN_DATA, wrapped
 
@@ -29,7 +29,8 @@ def completed(
         raise BadAnswer(NAN_IN_DATA)
     metadata = seen(server.server_id, "FINISHED", elapsed_ms)
     file = content if isinstance(content, File) else None
-    return Completed(wrapped(call.task_id, data_of(call, content), **metadata), file=file)
+    files = content.files if isinstance(content, Parts) else ()
+    return Completed(wrapped(call.task_id, data_of(call, content), **metadata), file=file, files=files)
 
 
 def seen(server_id: str, status: str, elapsed_ms: int) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def data_of(call: Call, content: Content) -> bytes:
     match content:
         case Json():
             return content.text
+        case Parts():
+            return content.data(f"/api/task/{call.task_id}/result/file")
         case File():
             path = f"/api/task/{call.task_id}/result/file"
             return _encode({"$ref": path, "mediaType": content.media_type, "bytes": len(content.content)})
