@@ -16,6 +16,7 @@ const OPERATIONS = new Set([
   ...["resumeServer", "listTypes", "getType", "putType", "deleteType"],
   ...["takeAttempts", "renewAttempt", "reportProgress", "finishAttempt", "reportFailure", "releaseAttempt"],
   ...["uploadFile", "listFiles", "getFileInfo", "linkFile", "deleteFile"],
+  ...["createKey", "listKeys", "getKey", "revokeKey"],
   ...["listQueued", "getQueued", "cancelQueued", "deleteQueued", "queueChapters", "queueOutline"],
 ]);
 

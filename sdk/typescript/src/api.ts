@@ -1254,6 +1254,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List API keys
+         * @description List keys: those that work, those that have expired, and the last 200 of each user that were revoked.
+         */
+        get: operations["listKeys"];
+        put?: never;
+        /**
+         * Make an API key
+         * @description Make a key that is accepted wherever a JWT is, with some of your rights, until it expires or is revoked.
+         *
+         *     Its text is in this answer only. So the same `Idempotency-Key` again is a 409, which names the key that it made.
+         */
+        post: operations["createKey"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an API key
+         * @description Return a key, with its rights and its last use.
+         */
+        get: operations["getKey"];
+        put?: never;
+        post?: never;
+        /**
+         * Revoke an API key
+         * @description Revoke a key, and the keys that it made. When this answers, no API process accepts any of them.
+         *
+         *     Their streams end, and their waiting requests are answered 401. What was done with them stays.
+         */
+        delete: operations["revokeKey"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -2206,6 +2258,100 @@ export interface components {
             path?: string | null;
         };
         /**
+         * KeyBody
+         * @description A key to make. It gets no more rights than the caller has.
+         */
+        KeyBody: {
+            /**
+             * @description What it is for. Printable characters, without spaces at its ends.
+             * @example resize
+             */
+            name: string;
+            roles: ("admin" | "auditor" | "service" | "user")[];
+            /**
+             * @description The user it acts for; the caller by default. Another one needs the role `admin`.
+             * @example alice
+             */
+            owner?: string | null;
+            /**
+             * @description It reaches only tasks of these types; empty: of all.
+             * @example [
+             *       "resize"
+             *     ]
+             */
+            types?: string[];
+            /** @description For the role `service`: the servers it acts for, as the claim of a JWT. */
+            servers?: string[] | null;
+            /**
+             * @description ISO 8601 or milliseconds since the epoch; null: it does not expire.
+             * @example 1767225600000
+             */
+            expiresAt?: number | string | null;
+            /** @description Requests per second; more are answered with 429. Null: any number. */
+            rate?: number | null;
+            /** @description Whether it reads payloads of other users' tasks, as the claim of a JWT. */
+            payloads?: boolean | null;
+        };
+        /**
+         * KeyPage
+         * @description API keys, newest first.
+         */
+        KeyPage: {
+            /** @description Pass as `cursor` to get the next page; null after the last page. A page may be short and still have one. */
+            nextCursor: string | null;
+            keys: components["schemas"]["KeySummary"][];
+        };
+        /**
+         * KeySummary
+         * @description An API key, without its text.
+         */
+        KeySummary: {
+            /** @example 01KDW1Z6P00000000000000000~alice */
+            id: string;
+            /** @example resize */
+            name: string;
+            /**
+             * @description The user it acts for.
+             * @example alice
+             */
+            owner: string;
+            /**
+             * @description `orphaned`: the key that made it has ended.
+             * @enum {unknown}
+             */
+            status: "active" | "expired" | "orphaned" | "revoked";
+            roles: string[];
+            /**
+             * @example [
+             *       "resize"
+             *     ]
+             */
+            types: string[];
+            servers: string[] | null;
+            payloads: boolean | null;
+            rate: number | null;
+            /** @example 1767225600000 */
+            createdAt: number;
+            /** @description `kind`, `id`, and `key` if a key made it. */
+            createdBy: {
+                [key: string]: string;
+            };
+            /** @example 1767225600000 */
+            expiresAt: number | null;
+            /**
+             * @description Up to a minute ago; null: it was not used, or this is not known any more.
+             * @example 1767225600000
+             */
+            lastUsedAt: number | null;
+            /** @example 1767225600000 */
+            revokedAt: number | null;
+            revokedBy: {
+                [key: string]: string;
+            } | null;
+            /** @description Why it was revoked. */
+            reason: string;
+        };
+        /**
          * LastTry
          * @description One attempt of a delivery.
          */
@@ -2315,6 +2461,15 @@ export interface components {
             provider?: string;
             model?: string;
             base_url?: string;
+        };
+        /**
+         * NewKey
+         * @description A new key.
+         */
+        NewKey: {
+            /** @description Its text. It is shown this once, and stored nowhere. */
+            key: string;
+            details: components["schemas"]["KeySummary"];
         };
         /**
          * OutlineBody
@@ -3011,6 +3166,21 @@ export interface components {
             /** @description A duration (ISO 8601), as in `PT0.5S`. */
             busy_for?: string;
             callback_timeout?: string | null;
+        };
+        /**
+         * RevokedKey
+         * @description The answer to a revocation: no process accepts the key any more.
+         */
+        RevokedKey: {
+            /** @example 01KDW1Z6P00000000000000000~alice */
+            id: string;
+            /** @example 1767225600000 */
+            revokedAt: number;
+            /**
+             * @description True: every API process has said that it applied it. False: one did not answer, and was waited for until it
+             *     accepts no keys, because it has no news from NATS.
+             */
+            confirmed: boolean;
         };
         /**
          * RunningInfo
@@ -6643,6 +6813,110 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Me"];
+                };
+            };
+        };
+    };
+    listKeys: {
+        parameters: {
+            query?: {
+                /** @description One user; `*`: all. Admins and auditors only, who see all by default */
+                owner?: string;
+                /** @description Largest number of entries on a page */
+                limit?: number;
+                /** @description `nextCursor` of the previous page */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of keys, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyPage"];
+                };
+            };
+        };
+    };
+    createKey: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 255 printable characters. The same key and body always get the same answer */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KeyBody"];
+            };
+        };
+        responses: {
+            /** @description The key, which is not shown again */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewKey"];
+                };
+            };
+        };
+    };
+    getKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A key's id, from the answer to its creation */
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The key as it is now, without its text */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeySummary"];
+                };
+            };
+        };
+    };
+    revokeKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A key's id, from the answer to its creation */
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ReasonBody"];
+            };
+        };
+        responses: {
+            /** @description The key works nowhere any more */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RevokedKey"];
                 };
             };
         };

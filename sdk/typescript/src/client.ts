@@ -5,7 +5,7 @@ import { type FollowOptions, follow, followTask, type StreamTiming } from "./fol
 import { type ConnectionOptions, Http, newKey, type Query, segment } from "./http.ts";
 import { Live } from "./live.ts";
 import { type List, listed } from "./pages.ts";
-import { type CallOptions, type CreateOptions, Queue, Schedules, Servers, Types, Webhooks } from "./resources.ts";
+import { type CallOptions, type CreateOptions, Keys, Queue, Schedules, Servers, Types, Webhooks } from "./resources.ts";
 import { throwIfAborted } from "./timing.ts";
 import {
   type BatchItem,
@@ -82,6 +82,7 @@ export class Taskstream {
   readonly servers: Servers;
   readonly types: Types;
   readonly files: Files;
+  readonly keys: Keys;
   readonly queue: Queue;
   private readonly timing: StreamTiming;
   private shared: Live | null = null;
@@ -96,6 +97,7 @@ export class Taskstream {
     this.servers = new Servers(this.http);
     this.types = new Types(this.http);
     this.files = new Files(this.http);
+    this.keys = new Keys(this.http);
     this.queue = new Queue(this.http);
   }
 

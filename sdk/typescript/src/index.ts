@@ -23,6 +23,7 @@ export type { QueuedView, TasksView } from "./parts.ts";
 export {
   type CallOptions,
   type CreateOptions,
+  Keys,
   type ListOptions,
   Queue,
   Schedules,

@@ -213,6 +213,30 @@ export class Types extends Resource {
   }
 }
 
+type KeySummary = components["schemas"]["KeySummary"];
+
+/** Long-lived keys for programs: as `token`, in place of a JWT. */
+export class Keys extends Resource {
+  /** Make a key. Only this answer has its text, so the request is not repeated after a cut. */
+  create(key: components["schemas"]["KeyBody"], options: CreateOptions = {}): Promise<components["schemas"]["NewKey"]> {
+    return this.call("POST", "/api/keys", key, { ...options, isRepeatable: false });
+  }
+
+  get(id: string, options: CallOptions = {}): Promise<KeySummary> {
+    return this.http.json("GET", `/api/keys/${segment(id)}`, options);
+  }
+
+  list(options: ListOptions = {}): List<KeySummary> {
+    const { query, signal } = split(options);
+    return listed(this.http, "/api/keys", "keys", query, signal);
+  }
+
+  /** Revoke a key: when this answers, no process accepts it any more. */
+  revoke(id: string, reason?: string, options: CallOptions = {}): Promise<components["schemas"]["RevokedKey"]> {
+    return this.call("DELETE", `/api/keys/${segment(id)}`, reason === undefined ? {} : { reason }, options);
+  }
+}
+
 /** The chapters and outlines of a user's projects, for older clients. */
 export class Queue extends Resource {
   /** Those that have not ended, and the latest of those that ended within the hour; oldest first. */

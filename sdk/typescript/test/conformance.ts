@@ -278,6 +278,15 @@ export function conformance(name: string, make: () => Promise<World>): void {
       await assert.rejects(alice.files.get(file.id), NotFoundError);
     });
 
+    test("a key is shown once, listed and revoked", async () => {
+      const { key, details } = await alice.keys.create({ name: "of a test", roles: ["user"] });
+      assert.match(key, /^tsk_/);
+      assert.equal((await alice.keys.get(details.id)).status, "active");
+      assert.ok((await alice.keys.list().toArray()).some((each) => each.id === details.id));
+      await alice.keys.revoke(details.id, "the test is over");
+      assert.equal((await alice.keys.get(details.id)).status, "revoked");
+    });
+
     test("a schedule is made, changed, paused, run and deleted", async () => {
       const made = await alice.schedules.create({
         cron: "0 3 * * *",

@@ -55,6 +55,8 @@ export class FakeRegisters {
         return this.webhooks(call);
       case "files":
         return this.files(call);
+      case "keys":
+        return this.keys(call);
       case "servers":
         return this.named(name, "server", call, () => ({ status: "online", ...call.body }));
       case "types":
@@ -147,6 +149,24 @@ export class FakeRegisters {
     if (action === "deliveries") return answer({ deliveries: [], nextCursor: null });
     if (action === "test") return answer({ id, success: true });
     return answer(thing.shown);
+  }
+
+  /** Keys are kept and shown; the fake takes none as a token. */
+  private keys(call: Call): Response {
+    const { method, rest, body } = call;
+    if (rest[0] === undefined) {
+      if (method === "GET") return this.list("keys", "keys", call);
+      if (typeof body.name !== "string" || !Array.isArray(body.roles)) throw invalid("must have a name and roles", "$");
+      const given = { types: [], servers: null, payloads: null, rate: null, expiresAt: null, ...body };
+      const none = { lastUsedAt: null, revokedAt: null, revokedBy: null, reason: "", createdBy: {} };
+      const key = this.add("keys", call, () => ({ ...given, status: "active", createdAt: Date.now(), ...none }));
+      return answer({ key: `tsk_${randomHex()}_${randomHex()}`, details: key.shown });
+    }
+    const thing = this.found("keys", "key", call);
+    if (method !== "DELETE") return answer(thing.shown);
+    const revokedAt = Date.now();
+    thing.shown = { ...thing.shown, status: "revoked", revokedAt, reason: body.reason ?? "" };
+    return answer({ id: thing.shown.id, revokedAt, confirmed: true });
   }
 
   private files(call: Call): Response {
