@@ -58,7 +58,8 @@ def stopped() -> Iterator[list[Examples]]:
 
 def test_every_program_of_the_readme_runs_in_this_test() -> None:
     assert len(re.findall(r"^```python$", README, re.MULTILINE)) == len(EXAMPLES)
-    assert set(EXAMPLES) == {"backend.py", "register.py", "run.py", "follow.py", "many.py", "receiver.py"}
+    names = {"backend.py", "register.py", "run.py", "follow.py", "many.py", "receiver.py", "test_shouting.py"}
+    assert set(EXAMPLES) == names
     assert len(EXAMPLES["backend.py"].strip().splitlines()) <= 30
 
 
@@ -71,6 +72,7 @@ async def test_the_examples_of_the_readme_run(processes: Processes, stopped: lis
     await until_open(ports[9001])
 
     await examples.output("register.py")
+    await examples.output("test_shouting.py")
     ran = await examples.output("run.py")
     followed = await examples.output("follow.py")
     many = await examples.output("many.py")
