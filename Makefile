@@ -125,7 +125,7 @@ test-description: $(READY) build/ecosystem/.ready
 test-servers: $(READY) $(ECOSYSTEM) ## real model servers, one at a time: make test-servers ARGS="-k cog"
 	$(BIN)/python -m pytest tests/ecosystem --ignore tests/ecosystem/clients --session-timeout 1500 -p no:cacheprovider $(ARGS)
 
-test-clients: $(READY) .venv-ecosystem-clients/.ready build/clients/.ready ## SDKs of other services on the APIs that they know: make test-clients ARGS="-k python"
+test-clients: $(READY) .venv-ecosystem-clients/.ready .venv-ecosystem-replicate2/.ready build/clients/.ready ## SDKs of other services on the APIs that they know: make test-clients ARGS="-k python"
 	cp tests/ecosystem/clients/scripts/*.mjs build/clients
 	$(BIN)/python -m pytest tests/ecosystem/clients --session-timeout 1500 -p no:cacheprovider $(ARGS)
 
@@ -192,7 +192,7 @@ lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=
 	$(PIP_COMPILE:pyproject.toml=mutation/requirements.in) $(PLAIN) --constraint requirements-dev.txt --output-file mutation/requirements.txt
 	$(PIP_COMPILE:pyproject.toml=deploy/sbom/requirements.in) $(PLAIN) --output-file deploy/sbom/requirements.txt
 	$(PIP_COMPILE:pyproject.toml=bench/peers/taskiq/requirements.in) $(PLAIN) --output-file bench/peers/taskiq/requirements.txt
-	for programs in clients ecosystem kserve mlserver; do \
+	for programs in clients replicate2 ecosystem kserve mlserver; do \
 	  $(UV_COMPILE) tests/ecosystem/requirements/$$programs.in --output-file tests/ecosystem/requirements/$$programs.txt || exit 1; \
 	done
 

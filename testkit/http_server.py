@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Coroutine
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ class HttpServer:
     def __init__(self, port: int = 0) -> None:
         self.port = port
         """0 before the first start: a free one is chosen."""
+        self.tls: ssl.SSLContext | None = None
+        """None: it speaks HTTP without TLS."""
         self._runner: web.AppRunner | None = None
         self._socket: socket.socket | None = None
         self._jobs: set[asyncio.Task[Any]] = set()
@@ -53,7 +56,7 @@ class HttpServer:
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         self._socket = socket.create_server(("127.0.0.1", self.port))
-        await web.SockSite(self._runner, self._socket).start()
+        await web.SockSite(self._runner, self._socket, ssl_context=self.tls).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -86,7 +86,10 @@ async def test_a_version_in_a_types_model_leads_to_it(service: Service) -> None:
     assert version["id"] == pinned
 
 
-@pytest.mark.parametrize(("words", "found"), [("PICTURES", ["flux"]), ("acme", ["flux", "writer"]), ("acme cat", [])])
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("PICTURES", ["flux"]), ('"acme flux"', ["flux"]), ("acme", ["flux", "writer"]), ("acme cat", [])],
+)
 async def test_models_are_searched_by_the_method_query(service: Service, words: str, found: list[str]) -> None:
     answer = await service.alice.call("QUERY", f"{V1}/models", words.encode(), {"Content-Type": "text/plain"})
 

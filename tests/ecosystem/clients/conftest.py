@@ -30,12 +30,12 @@ class Program:
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         self._command = command
-        self._env = env
+        self.env = env
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, *arguments: str) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            *self._command, *arguments, env=self._env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *self._command, *arguments, env=self.env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
 
     async def line(self) -> Any:

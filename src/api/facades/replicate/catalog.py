@@ -52,7 +52,7 @@ def catalog_routes(models: ReplicateModels, addresses: RequestAddresses) -> list
 
     @post("/models/search", status_code=200, opt=narrows(MODEL))
     async def search_models(request: ApiRequest) -> Response[bytes]:
-        words = (await read_body(request, LONGEST_SEARCH)).decode(errors="replace")
+        words = _words(await read_body(request, LONGEST_SEARCH))
         await models.catch_up()
         base = addresses.base(request)
         found = [model_answer(each, base) for each in searched(models.all(request.user), words)]
@@ -122,6 +122,14 @@ def catalog_routes(models: ReplicateModels, addresses: RequestAddresses) -> list
         list_collections,
         get_account,
     ]
+
+
+def _words(body: bytes) -> str:
+    """Return the words to search for: text, or a JSON text, as JavaScript's client sends it."""
+    try:
+        return msgspec.json.decode(body, type=str)
+    except msgspec.DecodeError:
+        return body.decode(errors="replace")
 
 
 def _deployment(definition: TypeDefined) -> dict[str, Any]:
