@@ -27,7 +27,7 @@ SERVER = "gpu-1"
 """The server that runs the tasks."""
 PROJECT = "novel"
 TYPES = ("chapter", "default", PROJECT)
-"""Types of all tasks that are made here."""
+"""Types of all tasks that are made here, and one more."""
 ATTEMPT_TOKEN = "0123456789abcdefghijkl"
 """The token of the running task's attempt; of all tasks that are made here."""
 

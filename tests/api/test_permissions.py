@@ -78,8 +78,10 @@ BY_SERVERS = {
 BODIES: Mapping[str, Any] = {
     "POST /api/attempts/take": {"server": SERVER, "wait": 0},
     "POST /api/attempts/cancelled": {"server": SERVER, "attempts": ["none"], "wait": 0},
+    "POST /replicate/v1/models/{model_owner}/{model_name}/predictions": {"input": {}},
+    "POST /replicate/v1/deployments/{model_owner}/{model_name}/predictions": {"input": {}},
 }
-"""Bodies that name a server."""
+"""Bodies that name a server, or are needed to get as far as the access."""
 OF_PROCESSES = {"KV_leases", "TIMERS", "RETRIES"}
 """Streams that the service writes on its own."""
 QUERIES = {"/api/live": "?topic=tasks:"}
@@ -197,6 +199,11 @@ def owned_kind(route: AnyRoute) -> str | None:
     return next((name for name in route.parameters if name in KINDS), None)
 
 
+def names_type(route: AnyRoute) -> bool:
+    """Return True if a path names a model of Replicate's, which is the type PROJECT."""
+    return not {"model_name", "version"}.isdisjoint(route.parameters)
+
+
 def refusal(route: AnyRoute, by: Caller) -> int:
     """Return the status with which a call is refused for want of access, 0 if it is not."""
     if by.refused:
@@ -204,7 +211,7 @@ def refusal(route: AnyRoute, by: Caller) -> int:
     if not by.roles & route.roles or (by.types and route.narrows is None):
         return 403
     kind = owned_kind(route)
-    if kind and by.types == OTHER_TYPES:
+    if by.types == OTHER_TYPES and (kind or names_type(route)):
         return 404
     if kind == "attempt_id":
         return 401  # reports need the token of the attempt
@@ -213,7 +220,7 @@ def refusal(route: AnyRoute, by: Caller) -> int:
     if kind is None:
         is_anothers = "owner" in route.parameters and not by.is_alice and not by.roles & {*READERS_OF_ALL}
         is_other_server = by.acts_for == OTHER_SERVER and (
-            {"server", "server_id"} & {*route.parameters} or str(route) in BODIES
+            {"server", "server_id"} & {*route.parameters} or "server" in BODIES.get(str(route), ())
         )
         return 403 if is_anothers or is_other_server else 0
     if str(route) == "POST /api/task/{task_id}/cog":  # with the token of an attempt only
