@@ -38,6 +38,7 @@ OPERATORS_COMMANDS = {
     "limits": "list and set limits of users",
     "schedules": "list, create, pause, run and delete schedules",
     "webhooks": "list, create and test webhooks; list deliveries and send them again",
+    "files": "upload, list, download and delete files; make links to them",
     "keys": "make, list and revoke API keys, which programs use in place of a JWT",
 }
 """Commands that speak to a running service, in `operator`."""

@@ -131,12 +131,34 @@ class OperatorClient:
                     raise self._refusal(response, await _read(response))
                 yield response
 
+    async def upload(
+        self, where: str, query: Query, content: AsyncIterator[bytes], headers: dict[str, str]
+    ) -> ServiceAnswer:
+        """Send bytes as they are read; return the answer. Takes as long as they need."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=CALL_SECONDS)
+        with self._failures():
+            async with self._request("POST", where, query, content, headers, timeout) as response:
+                found = await _read(response)
+                if response.status >= 300:
+                    raise self._refusal(response, found)
+                return ServiceAnswer(response.status, {}, found)
+
+    @contextlib.asynccontextmanager
+    async def download(self, where: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open an answer of bytes, with status 200 or 206."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+        with self._failures():
+            async with self._request("GET", where, (), None, headers | {"Accept": "*/*"}, timeout) as response:
+                if response.status >= 300:
+                    raise self._refusal(response, await _read(response))
+                yield response
+
     def _request(
         self,
         method: str,
         where: str,
         query: Query,
-        content: bytes | None,
+        content: bytes | AsyncIterator[bytes] | None,
         headers: dict[str, str],
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> Any:
@@ -145,7 +167,7 @@ class OperatorClient:
         if bearer := self.access.bearer():
             sent["Authorization"] = f"Bearer {bearer}"
         if content is not None:
-            sent["Content-Type"] = "application/json"
+            sent["Content-Type"] = "application/json" if isinstance(content, bytes) else "application/octet-stream"
         return self._session.request(
             method,
             URL(address, encoded=True),

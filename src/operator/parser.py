@@ -16,6 +16,7 @@ NOUNS = {
     "limits": ("limits", "define"),
     "schedules": ("schedules", "define"),
     "webhooks": ("webhooks", "define"),
+    "files": ("files", "define"),
     "keys": ("keys", "define"),
     "top": ("top", "define"),
     "doctor": ("doctor", "define"),

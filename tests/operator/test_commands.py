@@ -62,6 +62,8 @@ def scenario(known: Known) -> list[list[str]]:
         ["webhooks", "create", address, "--event", "task.failed"],
         ["keys", "create", "a spare", "--type", "nobody", "--expires", "90d", "--rate", "5", "--no-payloads"],
         ["keys", "list"],
+        ["files", "upload", __file__, "--expires-in", "2h", "--key", "tests"],
+        ["files", "list"],
         ["webhooks", "resend", hook, known.delivery],
     ]
 
@@ -71,6 +73,10 @@ NOT_HERE = {"console"}
 MAKES_ANOTHER = {
     ("schedules", "delete"),
     ("webhooks", "delete"),
+    ("files", "show"),
+    ("files", "download"),
+    ("files", "link"),
+    ("files", "delete"),
     ("keys", "show"),
     ("keys", "revoke"),
     ("operations", "pause"),
@@ -124,6 +130,24 @@ def test_what_was_made_is_deleted(known: Known, admin: dict[str, str]) -> None:
     assert taskstream("schedules", "delete", made.out.strip(), "--yes", env=admin).status == 0
     made = taskstream("webhooks", "create", f"http://127.0.0.1:{known.up.port}/hook", env=admin)
     assert taskstream("webhooks", "delete", made.out.split()[0], "--yes", env=admin).status == 0
+
+
+def test_a_file_is_uploaded_downloaded_in_two_goes_and_deleted(admin: dict[str, str], tmp_path: Path) -> None:
+    source, target = tmp_path / "big.bin", tmp_path / "copy.bin"
+    source.write_bytes(bytes(range(256)) * 4_000)
+    file = taskstream("files", "upload", str(source), "--purpose", "tests", env=admin).out.strip()
+
+    assert file in taskstream("files", "list", "--purpose", "tests", env=admin).out
+    assert "1,024,000" in taskstream("files", "show", file, env=admin).out
+    assert f"/api/files/{file}?token=" in taskstream("files", "link", file, "--for", "60", env=admin).out
+    (tmp_path / "copy.bin.part").write_bytes(source.read_bytes()[:300_000])
+    downloaded = taskstream("files", "download", file, "--to", str(target), env=admin)
+    assert (downloaded.status, downloaded.out.strip()) == (0, str(target)), downloaded
+    assert target.read_bytes() == source.read_bytes()
+    assert not (tmp_path / "copy.bin.part").exists()
+    assert taskstream("files", "upload", str(tmp_path / "none"), env=admin).status == 2
+    assert taskstream("files", "delete", file, "--yes", env=admin).status == 0
+    assert taskstream("files", "show", file, env=admin).status != 0
 
 
 async def test_a_key_is_printed_once_and_revoked(known: Known, admin: dict[str, str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tracemalloc
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -113,6 +115,37 @@ async def test_without_nats_objects_are_unavailable(container: Container, nats: 
         await object_bytes(container, "o")
     with pytest.raises(StoreUnavailable):
         await container.objects.put("p", b"two")
+
+
+async def test_storing_300_mb_from_a_stream_holds_a_part_and_a_chunk(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in bytes held, with a store that keeps nothing."""
+    published: list[int] = []
+
+    async def drop(_: str, data: bytes, __: object = None) -> None:
+        published.append(len(data))
+
+    async def any_size(_: int) -> None:
+        return None
+
+    async def megabytes() -> AsyncIterator[bytes]:
+        for _ in range(300):
+            yield bytes(1_000_000)
+
+    files = container.files.objects
+    monkeypatch.setattr(files, "_publish", drop)
+    tracemalloc.start()
+    try:
+        put = await files.put_stream("big", megabytes(), any_size)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert put.size_bytes == 300_000_000
+    assert len(published) == -(-300_000_000 // objects.PART_BYTES) + 2
+    assert max(published) == objects.PART_BYTES
+    assert most < 4_000_000
 
 
 async def test_reads_hold_a_bounded_number_of_bytes(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
