@@ -117,7 +117,7 @@ class Restored(Struct, frozen=True, kw_only=True):
             f"(taskstream {manifest.taskstream}, NATS {manifest.nats})",
             f"tasks: {report.tasks:,}, of which {len(report.unfinished):,} have not ended",
             f"servers: {report.servers:,}, types: {report.types:,}, schedules: {report.schedules:,}, "
-            f"files: {report.files:,}",
+            f"files: {report.files:,}, API keys: {report.keys:,}",
             f"events of tasks: {report.events:,}{last}",
         ]
 

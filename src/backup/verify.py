@@ -10,9 +10,10 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from ..errors import StoreUnavailable, UnreadableEvent
-from ..events.codec import file_codec, schedule_codec, task_codec
+from ..events.codec import file_codec, key_codec, schedule_codec, task_codec
 from ..events.file import FileCreated, FileDeleted
 from ..events.ids import ScheduleRef, TaskRef
+from ..events.key import KeyCreated, KeyRevoked
 from ..events.kinds import kind_of
 from ..events.schedule import ScheduleCreated, ScheduleDeleted
 from ..events.subjects import SCHEDULER_FENCE, schedule_ref, task_ref
@@ -22,7 +23,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api, find_stream
 from ..streams.jetstream.messages import Position, list_subjects, read_some
 from ..streams.log import decode
-from ..streams.topology.definitions import FILES, SCHEDULES, SERVERS, TASKS
+from ..streams.topology.definitions import FILES, KEYS, SCHEDULES, SERVERS, TASKS
 from ..vault.sealing import DoesNotOpen, SealingUnavailable
 from ..vault.secrets import SecretStore
 from .folder import RESULTS
@@ -45,6 +46,8 @@ class VerifyReport(Struct, kw_only=True):
     """Recurring ones that are not deleted."""
     files: int = 0
     """Those that are not deleted."""
+    keys: int = 0
+    """API keys that are not revoked."""
     last_sequence: int = 0
     """Of the TASKS log."""
     last_at: datetime | None = None
@@ -77,6 +80,8 @@ async def verify_logs(connection: Connection, secrets: SecretStore) -> VerifyRep
     await _fold(connection, SCHEDULES, found, lambda position: _schedule_event(schedules, position))
     if await find_stream(connection, FILES) is not None:  # a backup of an earlier version has none
         await _fold(connection, FILES, found, lambda position: _file_event(found, position))
+    if await find_stream(connection, KEYS) is not None:  # likewise
+        await _fold(connection, KEYS, found, lambda position: _key_event(found, position))
     found.schedules = len(schedules)
     found.servers, found.types = len(list(fleet.servers())), len(list(fleet.types()))
     found.missing_key = await secrets.missing_key()
@@ -123,6 +128,11 @@ def _schedule_event(schedules: set[ScheduleRef], position: Position) -> None:
             schedules.discard(schedule_ref(position.subject))
         case _:
             pass
+
+
+def _key_event(found: VerifyReport, position: Position) -> None:
+    event = decode(key_codec, position).recorded.event
+    found.keys += isinstance(event, KeyCreated) - isinstance(event, KeyRevoked)
 
 
 def _file_event(found: VerifyReport, position: Position) -> None:

@@ -18,6 +18,7 @@ from taskstream.api.auth.narrowing import NARROWS
 from taskstream.api.auth.stream_tokens import StreamTokens
 from taskstream.api.routes import keys as routes_of_keys
 from taskstream.events.ids import KeyRef
+from testkit.link import Link
 from testkit.nats import NatsServer
 from testkit.service import Answer, Client, Service, running_service
 from testkit.waiting import wait_until
@@ -551,3 +552,79 @@ def _handlers(service: Service) -> Any:
 
 def _shown(path: str) -> str:
     return re.sub(r"\{(\w+):\w+\}", r"{\1}", path).rstrip("/") or "/"
+
+
+async def test_a_process_cut_off_from_nats_refuses_a_key_once_its_revocation_is_answered(nats: NatsServer) -> None:
+    """It hears of nothing, and is waited for until it accepts no keys."""
+    async with (
+        Link(nats.port) as link,
+        running_service(nats.url, worker=False) as first,
+        running_service(link.url, worker=False) as second,
+    ):
+        key = await make(first, first.alice)
+        elsewhere = second.bearing(key.text)
+        assert (await elsewhere.get("/api/me")).status == 200
+        link.mode = "half_open"
+
+        revoked = await first.alice.done("DELETE", f"/api/keys/{key.id}")
+
+        assert revoked["confirmed"] is False
+        assert (await elsewhere.get("/api/me")).status == 503
+        assert (await second.alice.get("/api/me")).status == 200
+        link.mode = "pass"
+
+
+async def test_processes_share_the_rate_of_a_key(two: tuple[Service, Service]) -> None:
+    first, _ = two
+    key = await make(first, first.alice, rate=0.02)
+    await key.client.get("/api/me")
+
+    async def waits_for_a_share() -> bool:
+        refused = await key.client.get("/api/me")
+        return refused.status == 429 and int(refused.headers["Retry-After"]) > 60  # alone: 50 s at most
+
+    await wait_until(waits_for_a_share, "the rate to be shared by two")
+
+
+async def test_older_streams_take_a_key_in_their_address(api: Service) -> None:
+    key = await make(api, api.alice)
+
+    async with api.anonymous.session.get(f"{api.url}/api/events?token={key.text}") as stream:
+        assert stream.status == 200
+    async with api.anonymous.session.get(f"{api.url}/api/tasks/stream?token={key.text}") as stream:
+        assert stream.status == 401  # only a stream token: addresses get into logs of proxies
+
+
+async def test_no_key_gets_into_the_log_of_the_process(api: Service, capfd: pytest.CaptureFixture[str]) -> None:
+    key = await make(api, api.alice)
+    for text in (key.text, key.text[:-1], key.text + "x"):
+        for headers in ({"X-API-Key": text}, {"Authorization": f"Key {text}"}):
+            await api.anonymous.get("/api/tasks", headers=headers)
+        await api.anonymous.get(f"/api/events?x={text}&token={text[:-2]}")
+        await api.anonymous.get(f"/api/task/{text}", headers={"X-API-Key": key.text})
+    await key.client.post("/api/task", {"type": "a b"})
+    await api.alice.done("DELETE", f"/api/keys/{key.id}")
+
+    out, err = capfd.readouterr()
+    assert key.text[:-3] not in out + err
+
+
+async def test_the_tasks_of_an_operation_name_the_key_that_started_it(api: Service) -> None:
+    key = await make(api, api.alice)
+    task_id = await api.alice.submit({"a": 1})
+
+    started = await key.client.done("POST", "/api/operations", {"action": "cancel", "ids": [task_id]})
+    await api.alice.until(f"/api/operations/{started['id']}", lambda it: it["state"] == "done", "the operation")
+
+    last = (await api.alice.recorded(task_id))[-1]
+    assert (last["event"]["type"], last["by"].get("key")) == ("TaskCancelled", key.id)
+
+
+async def test_a_key_knows_what_it_is(api: Service) -> None:
+    key = await make(api, api.alice, types=["default"])
+
+    me = await key.client.done("GET", "/api/me")
+
+    assert (me["key"], me["types"]) == (key.id, ["default"])
+    plain = await api.alice.done("GET", "/api/me")
+    assert (plain["key"], plain["types"]) == (None, None)

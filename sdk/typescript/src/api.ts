@@ -2435,7 +2435,7 @@ export interface components {
             /** @description Those that this service knows, by name. */
             roles: string[];
             /**
-             * @description When the token is accepted no more. Streams that it opened end then.
+             * @description When the token is accepted no more; its streams end then. In the year 9999: a key that does not expire.
              * @example 2026-01-01T00:00:00.000Z
              */
             expiresAt: string;
@@ -2443,6 +2443,15 @@ export interface components {
             serverTime: string;
             /** @description Of the service. */
             version: string;
+            /** @description Id of the API key that was used; null: a JWT was. */
+            key: string | null;
+            /**
+             * @description The key reaches only tasks of these types; null: all.
+             * @example [
+             *       "resize"
+             *     ]
+             */
+            types: string[] | null;
             may: components["schemas"]["Permissions"];
         };
         /**

@@ -23,6 +23,8 @@ def described(caller: Identity, release: str, now: datetime) -> Me:
         expires_at=iso(from_seconds(caller.expires_at)),
         server_time=iso(now),
         version=release,
+        key=caller.key_id or None,
+        types=None if caller.types is None else sorted(caller.types),
         may=Permissions(
             submit=caller.has(*SUBMITTERS),
             read_all=caller.has(*READERS_OF_ALL),

@@ -26,9 +26,13 @@ class Me(Struct, kw_only=True, rename="camel"):
     roles: list[str]
     """Those that this service knows, by name."""
     expires_at: str
-    """When the token is accepted no more. Streams that it opened end then."""
+    """When the token is accepted no more; its streams end then. In the year 9999: a key that does not expire."""
     server_time: str
     """The clock of the process that answers."""
     version: str
     """Of the service."""
+    key: str | None
+    """Id of the API key that was used; null: a JWT was."""
+    types: list[str] | None
+    """The key reaches only tasks of these types; null: all."""
     may: Permissions
