@@ -161,7 +161,7 @@ class Client(ClientCalls, Sync):
 
 
 class AsyncClient(ClientCalls, Async):
-    """A client whose calls are awaited, under asyncio or trio. Use it as an asynchronous context manager.
+    """A client whose calls are awaited. Use it as an asynchronous context manager.
 
     Args:
         url: Of the service; default: `TASKSTREAM_URL`.

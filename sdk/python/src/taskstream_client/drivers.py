@@ -172,7 +172,7 @@ async def _async_pieces(upload: Upload) -> AsyncIterator[bytes]:
 
 
 class Awaited:
-    """Carries out flows in an event loop: asyncio, or trio."""
+    """Carries out flows in an event loop."""
 
     def __init__(
         self, url: str, http: httpx.AsyncClient | None = None, sleep: Callable[[float], Any] = anyio.sleep

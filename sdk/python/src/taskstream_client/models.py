@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import datetime
 from collections.abc import Iterator
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -464,13 +464,6 @@ class Me(Struct, frozen=True, kw_only=True, rename="camel"):
     server_time: Instant | None = None
     version: str = ""
     may: dict[str, Any] = {}
-
-
-class Page(Struct, Generic[T]):
-    """A page of a list."""
-
-    items: list[T]
-    next_cursor: str | None
 
 
 def decode_hook(kind: type, given: Any) -> Any:
