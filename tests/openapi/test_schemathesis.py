@@ -93,6 +93,7 @@ def known(address: Address) -> dict[str, str]:
         schedule = {"cron": "@yearly", "task": {"payload": 1}}
         schedule_id = session.post(f"{address.url}/api/schedules", json=schedule).json()["id"]
         operation = {"action": "cancel", "ids": [task_id], "dryRun": True}
+        key = session.post(f"{address.url}/api/keys", json={"name": "a key", "roles": ["user"]}).json()
         file_id = session.post(f"{address.url}/api/files", data=b"a file").json()["id"]
         operation_id = session.post(f"{address.url}/api/operations", json=operation).json()["id"]
     return {
@@ -107,6 +108,7 @@ def known(address: Address) -> dict[str, str]:
         "schedule_id": schedule_id,
         "operation_id": operation_id,
         "file_id": file_id,
+        "key_id": key["details"]["id"],
         "delivery_id": delivery["id"],
     }
 
