@@ -50,6 +50,7 @@ ELSEWHERE = {
     ("docs/pull.md", "javascript"): "tests/docs/test_pull_doc.py",
     ("docs/replicate.md", "python"): "tests/ecosystem/clients/test_replicate.py",
     ("docs/replicate.md", "javascript"): "tests/ecosystem/clients/test_replicate.py",
+    ("docs/openai.md", "python"): "tests/ecosystem/clients/test_openai.py",
     ("docs/push.md", "javascript"): "needs a browser's EventSource: tests/browser follows streams in the same way",
 }
 HERE = {("docs/push.md", "python"), ("docs/webhooks.md", "python"), ("README.md", "bash")}
