@@ -19,6 +19,7 @@ from .api.app import create_app, create_system_app
 from .api.auth.authenticator import Authenticator
 from .api.connections import ConnectionLimits, Connections, HttpConnection, WebSocketConnection, limits_of
 from .api.exchange import CLOSING
+from .api.facades.openai.batches.runner import BatchRunner
 from .api.middleware import RequestMiddleware
 from .api.operation_runner import OperationRunner
 from .api.settings_check import check_settings
@@ -121,9 +122,9 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
     authenticator = Authenticator.from_settings(container.settings)
     container.start_index()
     members = container.membership("api")
-    operations = OperationRunner(container, members)
+    operations, batches = OperationRunner(container, members), BatchRunner(container, members)
     await members.begin()
-    container.services.start(members, operations)
+    container.services.start(members, operations, batches)
     keys = container.start_keys(members)  # after `begin`: who revokes a key asks the members
     with contextlib.suppress(TimeoutError):  # until then keys are refused
         await asyncio.wait_for(keys.is_current.wait(), KEYS_SECONDS)
@@ -136,6 +137,7 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
             container.feeds.hub.end()  # open streams would delay the end of the server
     finally:
         await operations.stop()
+        await batches.stop()
         await members.leave()
         await authenticator.close()
 

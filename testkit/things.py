@@ -55,7 +55,7 @@ class Things:
     @staticmethod
     def absent(thing: str) -> str:
         """Return an id like that of a thing, of nothing that exists."""
-        return re.sub(r"^((?:resp_)?)[0-9A-Z]{26}", r"\g<1>" + "0" * 26, thing)
+        return re.sub(r"^((?:resp_|batch_|file-)?)[0-9A-Z]{26}", r"\g<1>" + "0" * 26, thing)
 
     async def task(self) -> str:
         """Make a task that runs on SERVER."""
@@ -110,6 +110,19 @@ class Things:
         made = await self._client.done("POST", "/api/keys", {"name": MARK, "roles": ["user"]})
         return str(made["details"]["id"])
 
+    async def openai_file(self) -> str:
+        return f"file-{await self.file()}"
+
+    async def openai_batch(self) -> str:
+        """Make a batch of OpenAI's API; its input is not valid, so nothing runs."""
+        body = f'{{"custom_id":"{MARK}"}}\n'.encode()
+        file = await self._client.done("POST", f"/api/files?name={MARK}&purpose=batch", body)
+        asked = {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
+        made = await self._client.done("POST", "/openai/v1/batches", asked | {"metadata": {"mark": MARK}})
+        path = f"/openai/v1/batches/{made['id']}"
+        await self._client.until(path, lambda batch: batch["status"] == "failed", "the end of a batch")
+        return str(made["id"])
+
     async def file(self) -> str:
         return str((await self._client.done("POST", f"/api/files?name={MARK}", MARK.encode()))["id"])
 
@@ -140,6 +153,8 @@ KINDS = {
     "operation_id": Things.operation,
     "file_id": Things.file,
     "key_id": Things.key,
+    "openai_file_id": Things.openai_file,
+    "openai_batch_id": Things.openai_batch,
     "response_id": Things.response,
 }
 """Kinds of things that belong to a user, by the parameters of paths that name them."""

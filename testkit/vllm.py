@@ -42,7 +42,8 @@ class VllmServer(HttpServer):
         self.most = 100
         """Requests that it takes at a time; more are answered with 429."""
         self.holds = False
-        """Every request is held, as by `hold`."""
+        """Every request is held after one word, until `release`."""
+        self._released = asyncio.Event()
         self.streams = True
         """False: it answers with one object, whatever it is asked for."""
         self.pause_seconds = 0.0
@@ -59,6 +60,11 @@ class VllmServer(HttpServer):
         """Let a `step` answer go on by some words."""
         for _ in range(words):
             self._steps.release()
+
+    def release(self) -> None:
+        """Hold no request any more."""
+        self.holds = False
+        self._released.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.paths.append(request.path)
@@ -102,7 +108,9 @@ class VllmServer(HttpServer):
             self.running -= 1
 
     async def _whole(self, body: dict[str, Any]) -> web.Response:
-        if self.holds or wish_of(body) == "hold":
+        if self.holds:
+            await self._released.wait()
+        if wish_of(body) == "hold":
             await asyncio.Event().wait()
         if wish_of(body) == "step":
             await self._steps.acquire()
@@ -133,7 +141,9 @@ class VllmServer(HttpServer):
 
         words = WORDS.split(" ") * (8 if wish == "long step" else 1)
         await choose(words[0])
-        if self.holds or wish == "hold":
+        if self.holds:
+            await self._released.wait()
+        if wish == "hold":
             await asyncio.Event().wait()
         elif wish == "cut":
             assert request.transport is not None

@@ -16,14 +16,14 @@ from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from ..clock import random_bits, utc_now
 from ..errors import Forbidden, InvalidInput
-from ..events.ids import BatchRef, KeyRef, OperationRef, ScheduleRef, TaskRef, is_task_id, owner_token
+from ..events.ids import BatchJobRef, BatchRef, KeyRef, OperationRef, ScheduleRef, TaskRef, is_task_id, owner_token
 from ..wire.fields import BATCH_ID_PATTERN, SERVER_ID_PATTERN, TASK_ID_PATTERN, TYPE_NAME_PATTERN
 from .auth.access import READERS_OF_ALL
 from .auth.authenticator import Identity
 from .openapi.examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
 
 T = TypeVar("T", bound=str)
-Ref = TypeVar("Ref", TaskRef, BatchRef, ScheduleRef, OperationRef, KeyRef)
+Ref = TypeVar("Ref", TaskRef, BatchRef, ScheduleRef, OperationRef, KeyRef, BatchJobRef)
 
 Use = Literal["list", "command"]
 """What something is selected for."""

@@ -18,13 +18,17 @@ from ..streams.buckets import Bucket
 from . import search
 from .query import Key, TaskQuery, write_cursor
 from .reader import IndexReader
+from .schema import FAILURE_KINDS, STATUSES
 from .search import By, Count, Groups
 from .statistics import subjects_of
 from .task_index import read_checkpoint
 from .views import decode
 
 T = TypeVar("T")
+LATE = frozenset(map(FAILURE_KINDS.index, ("deadline", "expired")))
 BATCHES_AT_ONCE = 50
+BATCHES_COUNTED = 100
+"""Batches whose tasks one query counts."""
 DELETED_BATCHES = 200
 """Batches without a task left that one page passes over before it ends, with a cursor."""
 SERVICE = ""
@@ -49,6 +53,17 @@ class ListedBatches(NamedTuple):
     batches: list[Batch]
     cursor: int | None
     """The next page comes before this sequence; None after the last page."""
+
+
+class BatchCounts(NamedTuple):
+    """How many tasks of a batch are in each state, deleted ones included."""
+
+    active: int = 0
+    finished: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    late: int = 0
+    """Of the failed ones: those that had not started or ended in time."""
 
 
 class TaskLists:
@@ -87,6 +102,15 @@ class TaskLists:
         found = [listed for listed in tasks if deleted or not listed.view.deleted]
         if not found:
             raise NotFound("batch", ref.id)
+        return found
+
+    async def batch_counts(self, refs: Sequence[BatchRef], *, user: str) -> dict[BatchRef, BatchCounts]:
+        """Return the counts of batches; one without tasks is left out."""
+        found: dict[BatchRef, BatchCounts] = {}
+        for start in range(0, len(refs), BATCHES_COUNTED):
+            part = {ref.id: ref for ref in refs[start : start + BATCHES_COUNTED]}
+            counts = await self._index.run(partial(_batch_counts, batch_ids=list(part)), user)
+            found |= {part[batch_id]: count for batch_id, count in counts.items()}
         return found
 
     async def batches(
@@ -148,6 +172,29 @@ def _views(connection: sqlite3.Connection, refs: Sequence[TaskRef]) -> list[List
 def _of_batch(connection: sqlite3.Connection, batch_id: str) -> list[Listed]:
     found = [listed for _, listed in _listed(connection, "t.batch", [batch_id])]
     return sorted(found, key=lambda listed: batch_index(listed.ref))
+
+
+def _batch_counts(connection: sqlite3.Connection, batch_ids: Sequence[str]) -> dict[str, BatchCounts]:
+    rows = connection.execute(
+        "SELECT t.batch, t.status, t.failure, count(*) FROM tasks t INDEXED BY task_batch"
+        f" WHERE t.batch IN ({', '.join('?' * len(batch_ids))}) GROUP BY t.batch, t.status, t.failure",
+        tuple(batch_ids),
+    )
+    found: dict[str, BatchCounts] = {}
+    for batch_id, status, failure, count in rows:
+        counts = found.get(batch_id, BatchCounts())
+        match STATUSES[status]:
+            case "FINISHED":
+                counts = counts._replace(finished=counts.finished + count)
+            case "FAILED":
+                late = count if failure in LATE else 0
+                counts = counts._replace(failed=counts.failed + count, late=counts.late + late)
+            case "CANCELLED":
+                counts = counts._replace(cancelled=counts.cancelled + count)
+            case _:
+                counts = counts._replace(active=counts.active + count)
+        found[batch_id] = counts
+    return found
 
 
 def _batches(

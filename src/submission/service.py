@@ -296,6 +296,31 @@ class SubmissionService:
         except (QuotaExceeded, StoreReserved) as error:
             if isinstance(error, StoreReserved) or not (repeatable and await self._find_batch(ref, whole)):
                 raise
+        return await self._store_batch(ref, submissions, size, by=by, cause=cause, repeatable=repeatable)
+
+    async def submit_tasks(
+        self, ref: BatchRef, submissions: Sequence[tuple[TaskRef, TaskSubmitted]], *, by: Actor, cause: str
+    ) -> SubmittedBatch:
+        """Append a batch of tasks that are ready to be stored, each held or queued, all or none; again, nothing.
+
+        Raises QuotaExceeded, StoredTooMuch, StoreReserved, IdempotencyConflict if one of the tasks is stored with
+        another fingerprint, StoreError.
+        """
+        size = sum(size_of(submitted) for _, submitted in submissions)
+        self.admission.check_quota(ref.owner, len(submissions))
+        await self.check_bytes(ref.owner, size)
+        return await self._store_batch(ref, submissions, size, by=by, cause=cause, repeatable=True)
+
+    async def _store_batch(
+        self,
+        ref: BatchRef,
+        submissions: Sequence[tuple[TaskRef, TaskSubmitted]],
+        size: int,
+        *,
+        by: Actor,
+        cause: str,
+        repeatable: bool,
+    ) -> SubmittedBatch:
         now = utc_now()
         ahead: Counter[str] = Counter()
         decided = []

@@ -63,6 +63,7 @@ NAMES = {
     "version": f"{prefix_of(PROJECT):0<64}",
 }
 """Values of parameters that name nothing a user owns."""
+OF_FACADES = frozenset({"prediction_id", "replicate_file_id", "response_id", "openai_file_id", "openai_batch_id"})
 QUEUE_SURFACE = re.compile(r"/api/queue/|/api/projects/|/api/tasks/\{task_id\}/cancel")
 """Its clients know a 403: the id of a task names its owner, so it does not show whether there is such a task."""
 BY_SERVERS = {
@@ -215,7 +216,7 @@ def refusal(route: AnyRoute, by: Caller) -> int:
         return 404
     if kind == "attempt_id":
         return 401  # reports need the token of the attempt
-    if kind in ("prediction_id", "replicate_file_id", "response_id"):  # façades show owners their own things alone
+    if kind in OF_FACADES:  # they show owners their own things alone
         return 0 if by.is_alice else 404
     if kind is None:
         is_anothers = "owner" in route.parameters and not by.is_alice and not by.roles & {*READERS_OF_ALL}

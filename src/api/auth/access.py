@@ -15,6 +15,7 @@ from ...commands.revision import RevisionCheck, revision_of
 from ...errors import Forbidden, InvalidInput, NotFound
 from ...events.envelope import Actor
 from ...events.ids import (
+    BatchJobRef,
     BatchRef,
     FileRef,
     KeyRef,
@@ -343,7 +344,7 @@ def owned_batch(identity: Identity, batch_id: str, *override_roles: str) -> Batc
 
 def check_owner(
     identity: Identity,
-    ref: TaskRef | BatchRef | ScheduleRef | WebhookRef | OperationRef | FileRef | KeyRef,
+    ref: TaskRef | BatchRef | ScheduleRef | WebhookRef | OperationRef | FileRef | KeyRef | BatchJobRef,
     kind: str,
     *override_roles: str,
 ) -> None:

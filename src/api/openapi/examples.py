@@ -31,6 +31,17 @@ BATCH_EXAMPLES = {
 }
 
 BODY_EXAMPLES: dict[str, dict[str, Example]] = {
+    "NewBatch": {
+        "chats": Example(
+            summary="Chat completions within a day",
+            value={
+                "input_file_id": f"file-{TASK_ID_EXAMPLE}",
+                "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+                "metadata": {"run": "7"},
+            },
+        ),
+    },
     "FileLinkBody": {"hour": Example(summary="Valid for an hour", value={"expiresIn": 3600})},
     "UpdateBody": {
         "progress": Example(

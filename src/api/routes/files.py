@@ -205,7 +205,7 @@ def file_routes(container: Container) -> list[RouteHandler]:
         ref = readable(request, file_id, token)
         created = (await files.find(ref)).created
         part = StoredPart(created.object_name, created.size_bytes, ref.owner)
-        return LargeAnswer(files.objects, part, _headers(created.name, created.media_type), _tag(created.sha256))
+        return LargeAnswer(files.objects, part, file_headers(created.name, created.media_type), _tag(created.sha256))
 
     @routes.get("/{file_id:str}/info", "Describe a file", "The file, without its bytes")
     async def get_file_info(request: ApiRequest, file_id: FileId) -> FileSummary:
@@ -241,7 +241,7 @@ def file_routes(container: Container) -> list[RouteHandler]:
     return routes.handlers
 
 
-def _headers(name: str, media_type: str) -> Headers:
+def file_headers(name: str, media_type: str) -> Headers:
     """Return the headers of a file: a browser saves it, and runs nothing of it in our origin."""
     plain = "".join(character if character.isascii() and character not in '"%;' else "_" for character in name)
     disposition = "attachment"

@@ -52,11 +52,21 @@ class Models:
 
     async def find(self, name: str, user: Identity) -> NamedModel:
         """Return what a name leads to. Raises OpenAIError, a 404, for a model that nothing serves, or out of reach."""
+        if name not in self._current():  # another process may just have defined it
+            await self.catch_up()
+        found = self.known(name)
+        if not reaches(user, found.task_type):
+            raise no_such_model(name)
+        return found
+
+    async def catch_up(self) -> None:
+        """Wait until what other processes have defined is known here."""
+        await self._fleet.catch_up(self._reading)
+
+    def known(self, name: str) -> NamedModel:
+        """Return what a name leads to, as far as this process knows. Raises as `find` does."""
         found = self._current().get(name)
-        if found is None:  # another process may just have defined it
-            await self._fleet.catch_up(self._reading)
-            found = self._current().get(name)
-        if found is None or not reaches(user, found.task_type):
+        if found is None:
             raise no_such_model(name)
         return found
 

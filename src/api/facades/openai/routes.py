@@ -13,6 +13,8 @@ from ...auth.authenticator import Authenticator
 from ...auth.stream_tokens import StreamTokens
 from ...bodies import json_response
 from ...direct_calls import DirectCall
+from .batches.routes import batch_routes
+from .files import openai_file_routes
 from .live import live_routes
 
 
@@ -20,7 +22,7 @@ def openai_router(container: Container, authenticator: Authenticator, tokens: St
     """Return the routes of OpenAI's API."""
     return Router(
         path="/openai/v1",
-        route_handlers=[*live_routes(container)],
+        route_handlers=[*live_routes(container), *openai_file_routes(container), *batch_routes(container)],
         middleware=[
             DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens),
             lambda app: DirectCall(app, container.results),  # a function: Litestar copies what it is given
