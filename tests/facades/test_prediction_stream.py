@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 
 from taskstream.api.auth.authenticator import Identity, Unauthenticated
-from taskstream.api.facades.replicate.prediction_stream import PredictionEvent, block
+from taskstream.api.facades.replicate.prediction_stream import PredictionEvent, _between, block
 from taskstream.api.facades.replicate.stream_links import LIFETIME_SECONDS, StreamLinks
+from taskstream.events.envelope import Actor
+from taskstream.events.ids import new_ref
+from taskstream.events.task import ProgressReported
+from taskstream.push.live import LiveReport, Seen
+from taskstream.push.updates import LiveEvent
 from taskstream.vault.sealing import Sealer
 from testkit.backend import BackendServer, accept, status
 from testkit.service import SEAL_KEY, Client, Service
@@ -249,3 +255,20 @@ async def test_a_key_of_other_types_finds_neither_models_nor_predictions(service
     assert (await keyed.done("GET", f"{V1}/predictions"))["results"] == []
     assert [each["name"] for each in (await keyed.done("GET", f"{V1}/models"))["results"]] == ["writer"]
     assert (await keyed.get(f"{V1}/files")).status == 403
+
+
+def test_a_place_between_a_live_reports_output_and_its_lines_has_only_the_output() -> None:
+    event = ProgressReported(attempt=1, output="ab", lines=("x", "y"), batch="b1")
+    reports = [
+        LiveReport(batch="b1", index=index, at=datetime.now(UTC), by=Actor("system", "t"), event=event)
+        for index in range(2)
+    ]
+    seen = Seen()
+    assert all(map(seen.takes, reports))
+
+    between = _between(f"e-7{seen}", LiveEvent(new_ref("alice", datetime.now(UTC), 0), reports[1], 0))
+
+    whole = ProgressReported(attempt=1, output="abab", lines=("x", "y", "x", "y"), batch="b1", reports=2)
+    rest = Seen(between.removeprefix("e-7")).rest_of(whole)
+    assert rest is not None
+    assert (rest.output, rest.lines) == ("", ("x", "y"))
