@@ -185,10 +185,10 @@ class SubmissionService:
                 self._keys.check_type(by.key, submitted.task_type)
             if submitted.plan is not None and submitted.plan.depends_on:
                 await self._check_parents(ref.owner, submitted.plan.depends_on, by)
-            if submitted.files:
-                await self._refer(ref, submitted.files, request, by=by, cause=cause)
             self.admission.check_quota(ref.owner, 1)
             await self.check_bytes(ref.owner, size_of(submitted))
+            if submitted.files:
+                await self._refer(ref, submitted.files, request, by=by, cause=cause)
         except (InvalidInput, QuotaExceeded, StoreReserved):
             earlier = await self._find(ref, request) if request.repeatable else None
             if earlier is None:
@@ -288,7 +288,6 @@ class SubmissionService:
         for _, submitted in submissions:
             self._keys.check_type(by.key, submitted.task_type)
         await self._check_batch_parents(ref.owner, submissions, by)
-        await self._refer_together(submissions, by=by, cause=cause)
         size = sum(size_of(submitted) for _, submitted in submissions)
         try:
             self.admission.check_quota(ref.owner, len(submissions))
@@ -296,6 +295,7 @@ class SubmissionService:
         except (QuotaExceeded, StoreReserved) as error:
             if isinstance(error, StoreReserved) or not (repeatable and await self._find_batch(ref, whole)):
                 raise
+        await self._refer_together(submissions, by=by, cause=cause)
         return await self._store_batch(ref, submissions, size, by=by, cause=cause, repeatable=repeatable)
 
     async def submit_tasks(

@@ -12,7 +12,9 @@ from aiohttp import web
 
 from taskstream.clock import utc_now
 from taskstream.errors import FileInUse
+from taskstream.events.file import FileCreated
 from taskstream.events.ids import parse_file_id
+from taskstream.events.subjects import file_root
 from taskstream.workers.file_sweeper import SAFE_AGE, FileSweeper
 from testkit.backend import BackendServer, finished, hold
 from testkit.puller import Puller, register_pulled
@@ -99,6 +101,19 @@ async def test_the_schema_of_a_type_sees_a_url_in_the_place_of_a_file(api: Servi
     refused = await api.alice.refusal("POST", "/api/task", {"type": "picture", "payload": {"image": file, "n": file}})
 
     assert refused == (400, "$.payload.n")
+
+
+async def test_what_is_refused_by_a_quota_refers_to_no_file(api: Service) -> None:
+    await api.admin.done("PUT", "/api/owners/alice/limits", {"waiting": 1})
+    file = await uploaded(api.alice)
+    payload = {"payload": {"$file": file}}
+    await api.alice.submit({"payload": 1})
+
+    for path, body in (("/api/task", payload), ("/api/tasks/batch", [payload])):
+        assert (await api.alice.post(path, body)).status == 429
+
+    log = api.container.commands.files.log
+    assert [type(each.recorded.event) for each in await log.load(file_root(parse_file_id(file)))] == [FileCreated]
 
 
 async def test_a_file_that_is_missing_or_anothers_is_refused_with_its_place(api: Service) -> None:
