@@ -24,7 +24,8 @@ from ..events.envelope import Actor
 from ..events.ids import OperationRef
 from ..events.operation import OperationCounts
 from ..events.subjects import OPERATION_SUBJECTS
-from ..projections.operations import RunningOperations
+from ..projections.latest_states import UnfinishedStates
+from ..projections.operations import OPERATION_STATES
 from ..runtime.service import Service
 from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease, Membership
@@ -49,7 +50,7 @@ class OperationRunner(Service):
     def __init__(self, container: Container, members: Membership) -> None:
         super().__init__("operations", lease=Lease(members, "operations"))
         self._container = container
-        self._running = RunningOperations()
+        self._running = UnfinishedStates(OPERATION_STATES)
         self._caught_up = asyncio.Event()
         self._news = asyncio.Event()
         self._found: dict[OperationRef, int] = {}
@@ -68,7 +69,7 @@ class OperationRunner(Service):
 
     async def _serve(self) -> None:
         """Carry out operations until the lease is lost or the service is stopped."""
-        self._running, self._found = RunningOperations(), {}
+        self._running, self._found = UnfinishedStates(OPERATION_STATES), {}
         self._caught_up.clear()
         self._is_idle.clear()
         try:
@@ -104,7 +105,7 @@ class OperationRunner(Service):
     def _unfinished(self) -> list[OperationRef]:
         """Return the operations that have something to do, as far as is known."""
         states = self._running.states
-        return [ref for ref, state in states.items() if isinstance(state, Operation) and has_work(state)]
+        return [ref for ref, state in states.items() if has_work(state)]
 
     async def _rest(self, now: float) -> None:
         """Wait for news, or until an operation may be tried again."""

@@ -29,7 +29,7 @@ from ..events.envelope import Actor
 from ..nats_server.cluster import PLAN
 from ..nats_server.config import CONFIG, with_values
 from ..nats_server.server import STORE, EmbeddedNats, end_stale_server, lock
-from ..projections.operations import load_operations, operation_refs
+from ..projections.operations import OPERATION_STATES, operation_refs
 from ..projections.webhooks import load_webhooks
 from ..settings import Settings, variable
 from ..streams.buckets import Bucket
@@ -384,7 +384,7 @@ async def pause_operations(container: Container) -> None:
     """Pause the operations that were running: what they did may be why there is a restore."""
     refs = await operation_refs(container.reading, None)
     try:
-        found = await load_operations(container.reading, refs)
+        found = await OPERATION_STATES.load(container.reading, refs)
     except UnreadableEvent as error:
         log.warning("restore.operations-unreadable", reason=str(error))
         return

@@ -20,7 +20,7 @@ from ...errors import InvalidInput, NotFound, RuleBroken
 from ...events.ids import OperationRef, new_operation_ref, operation_for_key, owner_token, parse_operation_id
 from ...events.operation import OperationFailed, OperationFinished, OperationStarted, OperationStopped
 from ...events.subjects import operation_ref, operations_filter
-from ...projections.operations import load_operations, operation_refs
+from ...projections.operations import OPERATION_STATES, operation_refs
 from ...streams.jetstream.messages import last_sequence, list_subjects
 from ...streams.log import Guard
 from ...streams.topology.definitions import OPERATIONS
@@ -178,7 +178,7 @@ def operation_routes(container: Container) -> list[RouteHandler]:
         refs = await operation_refs(container.reading, selected_owner(request.user, owner, "list"))
         shown, following = page_of((ref.id for ref in refs), limit, read_id_cursor(cursor), newest_first=True)
         wanted = [parse_operation_id(operation_id) for operation_id in shown]
-        found = await load_operations(container.reading, wanted)
+        found = await OPERATION_STATES.load(container.reading, wanted)
         return OperationPage(
             operations=[
                 operation_summary(found[ref], bodies=reads_bodies(request.user, ref.owner))

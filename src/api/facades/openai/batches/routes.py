@@ -24,7 +24,7 @@ from .....events.ids import (
 )
 from .....events.subjects import batch_job_ref, batch_jobs_filter
 from .....instants import parse_duration
-from .....projections.batch_jobs import batch_job_refs, load_batch_jobs
+from .....projections.batch_jobs import BATCH_JOB_STATES, batch_job_refs
 from .....streams.jetstream.messages import last_sequence, list_subjects
 from .....streams.log import Guard
 from .....streams.topology.definitions import BATCH_JOBS
@@ -100,7 +100,7 @@ async def unfinished_with_input(container: Container, ref: FileRef) -> list[Batc
     created = await _having(container, ref.owner, BatchJobCreated)
     for event in (BatchJobFinished, BatchJobRejected):
         created -= await _having(container, ref.owner, event)
-    jobs = await load_batch_jobs(container.reading, sorted(created))
+    jobs = await BATCH_JOB_STATES.load(container.reading, sorted(created))
     return [job_ref for job_ref, job in jobs.items() if job.created.input_file == ref.id and not job.is_over]
 
 
@@ -181,7 +181,7 @@ def batch_routes(container: Container) -> list[RouteHandler]:
             after = find_batch(request, asked.after).id
             refs = [ref for ref in refs if (ref.id > after if asked.is_ascending else ref.id < after)]
         wanted = refs[: asked.limit + 1]
-        found = await load_batch_jobs(container.reading, wanted)
+        found = await BATCH_JOB_STATES.load(container.reading, wanted)
         return page([batch_object(ref, found[ref]) for ref in wanted if ref in found], asked.limit)
 
     @routes.get("/{openai_batch_id:str}", "Read a batch", "The batch")

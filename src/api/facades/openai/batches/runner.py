@@ -36,7 +36,8 @@ from .....events.batch_job import BatchOutcome, LineCounts, LineError
 from .....events.envelope import Actor
 from .....events.ids import BatchJobRef, BatchRef, batch_job_cause, batch_of_job
 from .....events.subjects import BATCH_JOB_SUBJECTS
-from .....projections.batch_jobs import UnfinishedJobs
+from .....projections.batch_jobs import BATCH_JOB_STATES
+from .....projections.latest_states import UnfinishedStates
 from .....projections.task_view import ACTIVE
 from .....runtime.service import Service
 from .....streams.jetstream.consumers import follow
@@ -102,7 +103,7 @@ class BatchRunner(Service):
     def __init__(self, container: Container, members: Membership) -> None:
         super().__init__("batches", lease=Lease(members, "batches"))
         self._container = container
-        self._unfinished = UnfinishedJobs()
+        self._unfinished = UnfinishedStates(BATCH_JOB_STATES)
         self._caught_up = asyncio.Event()
         self._news = asyncio.Event()
         self._progress: dict[BatchJobRef, _Progress] = {}
@@ -114,7 +115,7 @@ class BatchRunner(Service):
 
     async def _serve(self) -> None:
         """Carry out batches until the lease is lost or the service is stopped."""
-        self._unfinished, self._progress = UnfinishedJobs(), {}
+        self._unfinished, self._progress = UnfinishedStates(BATCH_JOB_STATES), {}
         self._caught_up.clear()
         try:
             await self._serve_together(self._follow(), self._step_all())
