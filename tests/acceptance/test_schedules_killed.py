@@ -140,7 +140,7 @@ async def test_what_is_restored_from_a_backup_goes_on(processes: Processes, tmp_
         processes.folder.mkdir()
         restore = processes.start("restore", str(tmp_path / "backup"), "--data-dir", str(processes.folder / "data"))
         assert await restore.ended() == 0, restore.tail()
-        assert f"schedules: {COUNT}\n" in restore.tail()
+        assert f", schedules: {COUNT}, " in restore.tail()
         up = await processes.up(up.port)
         await fired_more(service.alice, ids, 2)
 

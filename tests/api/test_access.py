@@ -54,8 +54,8 @@ async def routes_of(service: Service) -> list[Route]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path.startswith("/api/") and operation["tags"] != ["System"]:
-                media = operation.get("requestBody", {"content": {"": {"examples": {"": {"value": None}}}}})["content"]
-                examples = next(iter(media.values()))["examples"]
+                media = operation.get("requestBody", {}).get("content", {"": {}})
+                examples = next(iter(media.values())).get("examples", {"": {"value": None}})
                 streams = "text/event-stream" in operation["responses"]["200"].get("content", {})
                 found.append(Route(method.upper(), path, next(iter(examples.values()))["value"], streams))
     assert found

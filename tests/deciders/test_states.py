@@ -429,13 +429,17 @@ def test_every_change_of_a_schedule_is_folded_with_every_field() -> None:
         later, next_at=at(90), counts=COUNTS, changed_at=at(2)
     )
     assert the_schedule(fired) == is_fired
-    assert the_schedule(ScheduleSkipped(next_at=at(75), counts=COUNTS)) == replace(later, next_at=at(75), counts=COUNTS)
+    assert the_schedule(ScheduleSkipped(next_at=at(75), counts=COUNTS)) == replace(
+        later, next_at=at(75), counts=COUNTS, skipped_at=at(1)
+    )
     failure = Failure(at=at(2), runs=(RUN,), error="too strict", path="$.payload")
     more = Counts(fired=9)
     assert the_schedule(
         fired, ScheduleFailed(runs=(RUN,), error="too strict", path="$.payload", counts=more)
     ) == replace(is_fired, changed_at=at(2), unsettled=False, failure=failure, counts=more)
-    assert the_schedule(ScheduleTriggered(task_id="t9", counts=COUNTS)) == replace(later, triggered="t9", counts=COUNTS)
+    assert the_schedule(ScheduleTriggered(task_id="t9", counts=COUNTS)) == replace(
+        later, triggered="t9", triggered_at=at(1), counts=COUNTS
+    )
     assert the_schedule(ScheduleDeleted()) == DeletedSchedule(schedule_id="s~alice")
     assert the_schedule(ScheduleDeleted(), fired) == DeletedSchedule(schedule_id="s~alice")
     assert after(schedule.evolve, schedule.UNCREATED, fired) == schedule.UNCREATED

@@ -32,6 +32,7 @@ from taskstream.events.subjects import event_subject, history_filter, task_root
 from taskstream.events.task import Plan, TaskCancelled, TaskEvent, TaskQueued
 from taskstream.projections.batches import Batch
 from taskstream.projections.fleet import Fleet
+from taskstream.projections.keys import KeyRing
 from taskstream.push.feed import FeedItem, FeedPosition
 from taskstream.push.hub import LoggedEvent, Scope
 from taskstream.runtime import metrics
@@ -156,7 +157,18 @@ class Service(SubmissionService):
         nothing: Any = None
         self.usage = UsageBucket()
         space = StoreSpace(nothing, nothing, reserve_bytes=0, replicas=1, server_limit=None, folder=None, streams=())
-        super().__init__(Settings(), fleet, self.log, nothing, self.feeds, self.found, self.usage, space)  # type: ignore[arg-type]
+        super().__init__(
+            Settings(),
+            fleet,
+            self.log,  # type: ignore[arg-type]
+            nothing,
+            self.feeds,  # type: ignore[arg-type]
+            self.found,  # type: ignore[arg-type]
+            self.usage,  # type: ignore[arg-type]
+            space,
+            keys=KeyRing(),
+            attributes=nothing,
+        )
         self.log.admission = self.admission
 
     async def take(self, request: TaskRequest, ref: TaskRef = REF) -> Handled[TaskState, TaskEvent]:

@@ -158,8 +158,8 @@ def file_routes(container: Container) -> list[RouteHandler]:
 
     def readable(request: ApiRequest, file_id: str, token: str | None) -> FileRef:
         """Return a file whose bytes the caller may read. Raises Unauthenticated, Forbidden, NotFound."""
-        ref = parse_file_id(file_id)
         if request.auth is None:
+            ref = parse_file_id(file_id)
             check_owner(request.user, ref, "file", *READERS_OF_ALL)
             check_bodies(request.user, ref.owner)
             return ref
@@ -169,9 +169,9 @@ def file_routes(container: Container) -> list[RouteHandler]:
             raise Unauthenticated("the link has expired; ask for a new one") from None
         except SealingError:
             raise Unauthenticated("the `token` in the URL opens no file: use the whole link as it was given") from None
-        if linked != ref:
+        if linked.id != file_id:
             raise Forbidden("the `token` in the URL opens another file")
-        return ref
+        return linked
 
     @routes.get("/", "List files", "A page of files, newest first")
     async def list_files(
