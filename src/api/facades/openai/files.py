@@ -179,9 +179,8 @@ def openai_file_routes(container: Container) -> list[RouteHandler]:
         ref = find_file(request, openai_file_id)
         created = (await files.find(ref)).created
         part = StoredPart(created.object_name, created.size_bytes, ref.owner)
-        return LargeAnswer(
-            files.objects, part, file_headers(created.name, created.media_type), b'"%b"' % created.sha256.encode()
-        )
+        tag = b'"%b"' % created.sha256.encode()
+        return LargeAnswer(files.objects, part, file_headers(created.name, ANY_BYTES), tag)  # whatever it is, as OpenAI
 
     @routes.delete("/{openai_file_id:str}", "Delete a file", "The file is deleted", fails={409})
     async def delete_openai_file(request: ApiRequest, openai_file_id: OpenAIFileId) -> DeletedFile:
