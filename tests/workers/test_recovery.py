@@ -12,6 +12,7 @@ import taskstream.workers.dispatch.queues
 import taskstream.workers.timers
 from taskstream.api.alarm_desk import AlarmDesk
 from taskstream.api.auth.api_keys import KeyUses
+from taskstream.api.facades.openai.batches.runner import BatchRunner
 from taskstream.api.operation_runner import OperationRunner
 from taskstream.container import FleetFollower
 from taskstream.index.indexer import Indexer
@@ -41,7 +42,7 @@ from testkit.ticks import ticking
 from testkit.waiting import wait_until
 
 OF_BOTH = {
-    *(AlarmDesk, OperationRunner),
+    *(AlarmDesk, BatchRunner, OperationRunner),
     *(
         FleetFollower,
         KeyFollower,

@@ -79,6 +79,31 @@ async def test_background_responses_are_polled_listed_cancelled_and_deleted(open
     assert await openai.run("cancel", "llama") == [["cancelled", "cancelled"]]
 
 
+async def test_a_batch_loses_no_line_with_a_server_and_the_api(openai: Program, servers: Servers, up: Up) -> None:
+    first = await servers.start("v1")
+    await servers.start("v2")
+    await openai.start("batch", "llama", "200")
+    assert await openai.line() == ["batch", True, True]
+    assert await openai.line() == ["validating", {"a": "b"}]
+
+    first.kill()
+    os.kill(up.pids()["api-1"], signal.SIGKILL)
+
+    assert await openai.rest() == [["completed", 200, 200, 200], [True, True], True]
+
+
+async def test_a_batch_is_cancelled(openai: Program, servers: Servers) -> None:
+    await servers.start("v1")
+
+    assert await openai.run("batch", "llama", "20", "hold") == [
+        ["batch", True, True],
+        ["validating", {"a": "b"}],
+        ["cancelled", 0, 0, 0],
+        [True, True],
+        True,
+    ]
+
+
 async def test_a_response_goes_on_after_the_api_was_killed(openai: Program, servers: Servers, up: Up) -> None:
     await servers.start("v1", "--pause", "0.3")
     await openai.start("resume", "llama", "tell")

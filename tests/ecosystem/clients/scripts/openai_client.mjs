@@ -1,5 +1,5 @@
 // What a program with OpenAI's SDK for JavaScript does. Each action prints JSON, a text a line.
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const MESSAGES = [{ role: "user", content: "tell" }];
 const say = (value) => console.log(JSON.stringify(value));
@@ -110,6 +110,37 @@ const actions = {
       }
     }
     say({ text: (await client.responses.retrieve(id)).output_text });
+  },
+
+  async batch(model, count, wish = "tell") {
+    const client = new OpenAI({ maxRetries: 5 });
+    const body = { model, messages: [{ role: "user", content: wish }] };
+    const line = { method: "POST", url: "/v1/chat/completions", body };
+    const content = Array.from({ length: Number(count) }, (_, n) => JSON.stringify({ custom_id: `line-${n}`, ...line }));
+    const text = `${content.join("\n")}\n`;
+    const file = await client.files.create({ file: await toFile(Buffer.from(text), "in.jsonl"), purpose: "batch" });
+    say([file.purpose, file.bytes === text.length, (await (await client.files.content(file.id)).text()) === text]);
+    let made = await client.batches.create({
+      input_file_id: file.id,
+      endpoint: "/v1/chat/completions",
+      completion_window: "24h",
+      metadata: { a: "b" },
+    });
+    say([made.status, made.metadata]);
+    const over = ["completed", "failed", "expired", "cancelled"];
+    while (!over.includes((made = await client.batches.retrieve(made.id)).status)) {
+      if (wish === "hold" && made.status === "in_progress") await client.batches.cancel(made.id);
+      await pause(100);
+    }
+    const output = made.output_file_id ? await (await client.files.content(made.output_file_id)).text() : "";
+    const results = output.split("\n").filter(Boolean).map((each) => JSON.parse(each).custom_id);
+    say([made.status, made.request_counts.completed, results.length, new Set(results).size]);
+    const batches = [];
+    for await (const each of client.batches.list()) batches.push(each.id);
+    const files = [];
+    for await (const each of client.files.list()) files.push(each.id);
+    say([batches.includes(made.id), files.includes(file.id)]);
+    say((await client.files.delete(file.id)).deleted);
   },
 };
 

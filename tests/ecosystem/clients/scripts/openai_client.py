@@ -116,5 +116,33 @@ def resume(model: str, wish: str) -> None:
     say({"text": client.responses.retrieve(response_id).output_text})
 
 
+def requests_of(model: str, count: int, wish: str) -> bytes:
+    """Return the input of a batch of chats."""
+    body = {"model": model, "messages": [{"role": "user", "content": wish}]}
+    line = {"method": "POST", "url": "/v1/chat/completions", "body": body}
+    return b"".join(json.dumps({"custom_id": f"line-{n}", **line}).encode() + b"\n" for n in range(count))
+
+
+def batch(model: str, count: str, wish: str = "tell") -> None:
+    """Run a batch to its end; with the wish `hold`, cancel it. Then delete its input."""
+    client = openai.OpenAI(max_retries=5)
+    content = requests_of(model, int(count), wish)
+    file = client.files.create(file=("in.jsonl", content), purpose="batch")
+    say([file.purpose, file.bytes == len(content), client.files.content(file.id).read() == content])
+    made = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a": "b"}
+    )
+    say([made.status, made.metadata])
+    while (made := client.batches.retrieve(made.id)).status not in ("completed", "failed", "expired", "cancelled"):
+        if wish == "hold" and made.status == "in_progress":
+            client.batches.cancel(made.id)
+        time.sleep(0.1)
+    lines = client.files.content(made.output_file_id).text.splitlines() if made.output_file_id else []
+    results = {line["custom_id"]: line["response"]["body"]["choices"] for line in map(json.loads, lines)}
+    say([made.status, made.request_counts.completed, len(lines), len(results)])
+    say([made.id in [each.id for each in client.batches.list()], file.id in [each.id for each in client.files.list()]])
+    say(client.files.delete(file.id).deleted)
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])
