@@ -8,6 +8,7 @@ string is escaped.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,8 +38,7 @@ def referenced(content: Any, text: bytes, owner: str, path: str) -> tuple[str, .
     """
     if SIGN not in text:
         return ()
-    found: dict[str, None] = {}
-    count = 0
+    found: Counter[str] = Counter()
     for value, place in _places(content, path):
         if not isinstance(value, str):
             raise InvalidInput("must be the id of a file, from the answer to its upload", place)
@@ -48,10 +48,9 @@ def referenced(content: Any, text: bytes, owner: str, path: str) -> tuple[str, .
             raise InvalidInput("must be the id of a file, from the answer to its upload", place) from None
         if not is_own:
             raise FileMissing(value, place)
-        found[value] = None
-        count += 1
-    if count != len(_REFERENCE.findall(text)):
-        raise InvalidInput(f"write `{KEY}` and the id of the file without escapes", path)
+        found[value] += 1
+    if found != Counter(each.decode() for each in _REFERENCE.findall(text)):  # a repeated key hides the first one
+        raise InvalidInput(f"write `{KEY}` and the id of the file without escapes, and each key once", path)
     if len(found) > MOST_FILES:
         raise InvalidInput(f"a payload refers to {MOST_FILES} files at most; this one to {len(found)}", path)
     return tuple(found)

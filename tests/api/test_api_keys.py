@@ -146,6 +146,7 @@ async def test_an_owner_has_so_many_keys_and_no_race_makes_one_more(
         ({"roles": []}, "$.roles"),
         ({"roles": ["root"]}, "$.roles[0]"),
         ({"rate": 0}, "$.rate"),
+        ({"rate": 5e-324}, "$.rate"),
         ({"expiresAt": 1}, "$.expiresAt"),
         ({"servers": ["gpu-1"]}, "$.servers"),
         ({"types": ["a b"]}, "$.types[0]"),

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from taskstream.clock import utc_now
 from taskstream.errors import FileInUse
 from taskstream.events.file import FileCreated
-from taskstream.events.ids import parse_file_id
+from taskstream.events.ids import new_ref, parse_file_id
 from taskstream.events.subjects import file_root
 from taskstream.workers.file_sweeper import SAFE_AGE, FileSweeper
 from testkit.backend import BackendServer, finished, hold
+from testkit.histories import give, submission
 from testkit.puller import Puller, register_pulled
 from testkit.service import Client, Service, running_service
 from testkit.waiting import wait_until
@@ -63,6 +66,33 @@ async def test_a_server_gets_a_link_in_the_place_of_a_file(service: Service, bac
     assert call["request"]["image"].startswith(f"{service.url}/api/files/{file}?token=")
     submitted = (await service.alice.history(task))[0]
     assert submitted["files"] == [file]
+
+
+async def test_a_server_gets_links_to_files_that_were_checked_and_to_no_others(
+    service: Service, backend: BackendServer
+) -> None:
+    await service.admin.register(backend, "any")
+    own, of_bob = await uploaded(service.alice), await uploaded(service.bob)
+    payload = json.dumps([{"$file": of_bob}, {"$file": own}]).encode()
+    asked = submission(payload=payload)
+    ref = new_ref("alice", utc_now(), 7)
+    await give(service.container.commands, ref, replace(asked, submission=replace(asked.submission, files=(own,))))
+
+    await service.alice.ended(ref.id)
+
+    (call,) = backend.calls
+    assert call["request"][0] == {"$file": of_bob}
+    assert call["request"][1].startswith(f"{service.url}/api/files/{own}?token=")
+
+
+async def test_a_hidden_reference_to_another_users_file_is_refused(api: Service) -> None:
+    own, of_bob = await uploaded(api.alice), await uploaded(api.bob)
+    body = (
+        f'{{"payload": {{"a": {{"$file": "{of_bob}"}}, "a": 1, '
+        f'"b": {{"\\u0024file": "{own}"}}, "c": {{"$file": "{own}"}}}}}}'
+    )
+
+    assert (await api.alice.post("/api/task", body.encode())).status == 400
 
 
 async def test_a_retry_gets_a_link_of_its_own(service: Service, backend: BackendServer) -> None:

@@ -41,6 +41,16 @@ def test_lines_have_their_numbers_and_ends_and_empty_ones_are_left_out() -> None
     assert split(b"a\r\n\n  \nbc\nd") == [TextLine(1, b"a", 3), TextLine(4, b"bc", 10), TextLine(5, b"d", 11)]
 
 
+def test_millions_of_empty_lines_are_passed_over_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+    monkeypatch.setattr(LineSplitter, "_end", lambda self, found: ended.append(self._number))
+    splitter = LineSplitter(100)
+
+    for _ in range(10):
+        assert splitter.feed(b"\n \r\n\t\n" * 100_000) == []
+    assert ended == []
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
     assert [found.text for found in split(b"\xef\xbb\xbf{}\n\xef\xbb\xbf")] == [b"{}", b"\xef\xbb\xbf"]
 

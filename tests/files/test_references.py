@@ -66,6 +66,14 @@ def test_a_file_of_another_owner_is_missing() -> None:
     assert (missing.value.file_id, missing.value.path) == (ONE, "$.payload.a.$file")
 
 
+def test_a_reference_that_a_later_key_hides_is_refused_whatever_else_is_escaped() -> None:
+    hidden = ONE.replace("~alice", "~bob")
+    text = f'{{"a": {{"$file": "{hidden}"}}, "a": 1, "b": {{"\\u0024file": "{ONE}"}}, "c": {{"$file": "{ONE}"}}}}'
+
+    with pytest.raises(InvalidInput, match="without escapes"):
+        found(text)
+
+
 def test_a_payload_refers_to_a_bounded_number_of_files() -> None:
     ids = [f"{number:026d}~alice" for number in range(MOST_FILES + 1)]
 

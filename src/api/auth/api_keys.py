@@ -44,6 +44,8 @@ SECRET_DIGITS = 43
 CHECK_DIGITS = 6
 USED = "key."
 """Prefix of the keys of last uses in the bucket `heartbeats`."""
+LONGEST_WAIT_SECONDS = 86_400.0
+"""The most that `Retry-After` says."""
 NOTED_EVERY_SECONDS = 60.0
 """How often a process writes the last use of a key, at most."""
 STREAM_GRACE_SECONDS = 1.0
@@ -180,7 +182,7 @@ class ApiKeys:
         waits = [bucket.wait_seconds() for bucket in buckets]
         if longest := max(waits, default=0.0):
             slowest = limited[waits.index(longest)].created.per_second
-            raise RateExceeded(slowest or 0.0, max(1, math.ceil(longest)))
+            raise RateExceeded(slowest or 0.0, max(1, math.ceil(min(longest, LONGEST_WAIT_SECONDS))))
         for bucket in buckets:
             bucket.take()
         if now - self._noted.get(unique, -math.inf) >= NOTED_EVERY_SECONDS:

@@ -17,7 +17,7 @@ KeyRole = Literal["user", "admin", "service", "auditor"]
 KeyStatus = Literal["active", "expired", "revoked", "orphaned"]
 
 KeyName = Annotated[str, Meta(min_length=1, max_length=100)]
-KeyRate = Annotated[float, Meta(gt=0, le=100_000)]
+KeyRate = Annotated[float, Meta(ge=0.001, le=100_000)]
 
 
 class KeyBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):

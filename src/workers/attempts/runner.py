@@ -33,7 +33,7 @@ from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef, parse_file_id
 from ...events.task import TaskSubmitted
-from ...files.references import replaced
+from ...files.references import rewritten
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...runtime.spans import TraceSpan, Tracing
@@ -354,8 +354,12 @@ class AttemptRunner:
         if not submitted.files:
             return submitted.payload
         until = deadline + LINK_MARGIN
-        text = replaced(bytes(submitted.payload), lambda file_id: self._file_links.url(parse_file_id(file_id), until))
-        return Raw(text)
+
+        def url_of(file_id: str) -> str | None:
+            """Return a link to a file that was checked when the task was submitted, and to no other."""
+            return self._file_links.url(parse_file_id(file_id), until) if file_id in submitted.files else None
+
+        return Raw(rewritten(bytes(submitted.payload), url_of))
 
     async def _call(
         self,

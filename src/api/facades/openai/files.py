@@ -118,7 +118,9 @@ def _expiry(anchor: str | None, seconds: str | None, now: datetime) -> datetime 
     if anchor != "created_at":
         raise InvalidInput("must be `created_at`", "expires_after[anchor]")
     shortest, longest = LIFETIME_SECONDS
-    if seconds is None or not (seconds.isascii() and seconds.isdigit() and shortest <= int(seconds[:10]) <= longest):
+    if seconds is None or not (
+        seconds.isascii() and seconds.isdigit() and len(seconds) <= 10 and shortest <= int(seconds) <= longest
+    ):
         raise InvalidInput(f"must be whole seconds, {shortest} to {longest}", "expires_after[seconds]")
     return now + timedelta(seconds=int(seconds))
 

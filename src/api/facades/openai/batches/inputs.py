@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
@@ -34,6 +35,7 @@ class Inputs:
         try:
             async with self._files.opened(file, ref.owner, offset) as parts:
                 async for part in parts:
+                    await asyncio.sleep(0)  # other requests go on, however much is in memory
                     for line in splitter.feed(part):
                         yield line
         except NotFound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -24,6 +25,7 @@ class LineSplitter:
     def __init__(self, longest: int, *, offset: int = 0, number: int = 0) -> None:
         """`longest`: bytes of a line. `offset`: bytes of the stream before the first chunk; `number`: lines."""
         self._longest = longest
+        self._blanks = re.compile(rb"(?:[ \t\r\v\f]{0,%d}+\n)++" % longest)
         self._number = number
         self._offset = offset
         self._kept: list[bytes] = []
@@ -33,7 +35,14 @@ class LineSplitter:
         """Return the lines that a chunk completes."""
         found: list[TextLine] = []
         start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
+        while True:
+            # All at once: a stream may have millions of empty lines.
+            if not self._size and (blanks := self._blanks.match(chunk, start)):
+                self._number += chunk.count(b"\n", start, blanks.end())
+                self._offset += blanks.end() - start
+                start = blanks.end()
+            if (end := chunk.find(b"\n", start)) < 0:
+                break
             self._keep(chunk[start:end])
             self._offset += end - start + 1
             self._end(found)
